@@ -1,0 +1,121 @@
+"""Where kernels run: fixed chunks of work on a small pool of threads, with the BLAS held to one thread each.
+
+Kernels are compiled with ``nogil=True`` and called from Python threads. The chunks depend only on the amount
+of work and the number of threads, and partial results are added in the order of the chunks: same machine and
+thread count, same bits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+from refldnq._checks import check_integer
+
+
+@lru_cache(maxsize=1)
+def thread_count() -> int:
+    """Number of threads: the environment variable ``REFLDNQ_NUM_THREADS``, else the usable cores.
+
+    Raises
+    ------
+    ValueError
+        If the variable is set to something else than a positive integer.
+
+    Examples
+    --------
+    >>> thread_count() >= 1
+    True
+    """
+    value = os.environ.get("REFLDNQ_NUM_THREADS")
+    if value is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not value.isdigit():
+        raise ValueError(f"`REFLDNQ_NUM_THREADS` must be a positive integer, got {value!r}.")
+    return check_integer("REFLDNQ_NUM_THREADS", int(value), at_least=1)
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(1, thread_count() - 1), thread_name_prefix="refldnq")
+
+
+@lru_cache(maxsize=1)
+def _blas() -> Any:
+    # The controller looks the loaded libraries up, which is slow, so it is kept; SciPy's BLAS, the one that
+    # compiled kernels call, must be loaded before.
+    import scipy.linalg.cython_blas
+    from threadpoolctl import ThreadpoolController
+
+    assert scipy.linalg.cython_blas is not None
+    return ThreadpoolController().select(user_api="blas")
+
+
+def chunks(count: int, grain: int = 1) -> list[tuple[int, int]]:
+    """Split ``range(count)`` into at most `thread_count` contiguous parts of nearly equal length.
+
+    A part is at least `grain` long if there are several: below that a thread costs more than it saves.
+
+    Examples
+    --------
+    >>> chunks(0)
+    []
+    >>> spans = chunks(7)
+    >>> spans[0][0], spans[-1][1]
+    (0, 7)
+    """
+    parts = min(thread_count(), max(count // grain, min(count, 1)))
+    return [(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+def run_chunks(
+    kernel: Callable[[int, int, int], None], count: int, *, blas: bool = False, grain: int = 1
+) -> int:
+    """Call ``kernel(part, start, stop)`` for every chunk of ``range(count)``, on threads if there are some.
+
+    Parameters
+    ----------
+    kernel : callable
+        Releases the interpreter lock; writes only to its own part of the results.
+    count : int
+        Length of the range that is split.
+    blas : bool, optional
+        Whether the kernel calls the BLAS, which is then held to one thread a kernel.
+    grain : int, optional
+        Least length of a chunk if there are several.
+
+    Returns
+    -------
+    int
+        The number of chunks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y = np.zeros(5)
+    >>> def fill(part, start, stop):
+    ...     y[start:stop] = 1
+    >>> run_chunks(fill, 5) >= 1, y
+    (True, array([1., 1., 1., 1., 1.]))
+    """
+    spans = chunks(count, grain)
+    if blas:
+        with _blas().limit(limits=1):
+            _run(kernel, spans)
+    else:
+        _run(kernel, spans)
+    return len(spans)
+
+
+def _run(kernel: Callable[[int, int, int], None], spans: list[tuple[int, int]]) -> None:
+    # The calling thread takes the first chunk itself: one thread fewer to wake.
+    others = [_pool().submit(kernel, part, *span) for part, span in enumerate(spans) if part]
+    try:
+        for span in spans[:1]:
+            kernel(0, *span)
+    finally:
+        for future in others:
+            future.result()

@@ -1,0 +1,99 @@
+"""Sum of several branches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from refldnq._checks import check_float, check_shape
+from refldnq._kernels.threads import run_chunks
+from refldnq._typing import Array, Params, Shape
+from refldnq.layers.base import Layer, Mode, Tape
+from refldnq.layers.geometry import batched
+
+_GRAIN = 1 << 15
+"""Least number of entries a thread; chosen here, as for `ReLU`."""
+
+
+@dataclass(frozen=True)
+class Add(Layer):
+    """The sum of one or more inputs of the same shape: where a residual branch meets its shortcut.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Add().forward({}, np.array([[1.0, 2.0]]), np.array([[10.0, 20.0]]))[0]
+    array([[11., 22.]])
+    """
+
+    @property
+    def arity(self) -> int | None:
+        """Any number of inputs."""
+        return None
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The common shape.
+
+        Raises
+        ------
+        ValueError
+            If there is no input or shapes differ.
+        """
+        if not shapes:
+            raise ValueError("`inputs` must hold at least one array, got none.")
+        for shape in shapes[1:]:
+            if shape != shapes[0]:
+                raise ValueError(
+                    f"`inputs` must have the same shape, got {batched(shapes[0])} and {batched(shape)}."
+                )
+        return shapes[0]
+
+    def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
+        """Output of the inputs' shape, added from left to right; the tape is that shape and their number.
+
+        Raises
+        ------
+        ValueError
+            If there is no input or shapes differ.
+        TypeError
+            If types differ, or are not float32 or float64.
+        """
+        self.output_shape(*(x.shape for x in inputs))
+        for x in inputs:
+            if check_float("inputs", x).dtype != inputs[0].dtype:
+                raise TypeError(f"`inputs` must have the same type, got {inputs[0].dtype} and {x.dtype}.")
+        return self._sum(inputs), (inputs[0].shape, len(inputs))
+
+    def _sum(self, inputs: tuple[Array, ...]) -> Array:
+        y = inputs[0]
+        for x in inputs[1:]:
+            total = np.empty(x.shape, x.dtype)
+            flat = tuple(np.ascontiguousarray(part).ravel() for part in (y, x, total))
+            run_chunks(partial(_add, flat), x.size, grain=_GRAIN)
+            y = total
+        return y
+
+    def backward(
+        self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        """The same gradient for every input."""
+        shape, count = tape
+        check_shape("dy", dy, shape)
+        return ((dy,) * count if wrt_inputs else ()), {}
+
+    def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
+        """The sum of the directions."""
+        return self.forward(params, *dinputs)[0]
+
+    def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:
+        """1 in each input."""
+        return (1.0,) * len(shapes)
+
+
+def _add(flat: tuple[Array, ...], part: int, start: int, stop: int) -> None:
+    from refldnq._kernels import elementwise
+
+    a, b, total = flat
+    elementwise.add(a, b, total, start, stop)

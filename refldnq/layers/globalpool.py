@@ -1,0 +1,73 @@
+"""Mean over all pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from refldnq._checks import check_float, check_shape
+from refldnq._typing import Array, Params, Shape
+from refldnq.layers.base import Layer, Mode, Tape
+from refldnq.layers.geometry import check_image
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(Layer):
+    """The mean pixel of every channel, (n, c, 1, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> GlobalAvgPool().forward({}, np.array([[[[1.0, 3.0]]]]))[0]
+    array([[[[2.]]]])
+    """
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Shape (c, 1, 1) for an image (c, h, w).
+
+        Raises
+        ------
+        ValueError
+            If the number of axes differs or there is no pixel.
+        """
+        (shape,) = shapes
+        check_image(shape)
+        if shape[1] * shape[2] < 1:
+            raise ValueError(f"`x` must hold at least one pixel, got {shape[1:]}.")
+        return shape[0], 1, 1
+
+    def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
+        """Output (n, c, 1, 1); the tape is the input's shape.
+
+        Raises
+        ------
+        ValueError
+            If the input's shape does not fit.
+        TypeError
+            If the input is not float32 or float64.
+        """
+        (x,) = inputs
+        shape = (check_float("x", x).shape[0], *self.output_shape(x.shape[1:]))
+        # One axis of all pixels: NumPy then adds pairwise, with an error that grows with the logarithm only.
+        rows = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+        return rows.mean(axis=2).reshape(shape), x.shape
+
+    def backward(
+        self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        """The gradient, divided by the number of pixels, at every pixel."""
+        n, c, h, w = tape
+        check_shape("dy", dy, (n, c, 1, 1))
+        return ((np.broadcast_to(dy / (h * w), tape).copy(),) if wrt_inputs else ()), {}
+
+    def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
+        """The layer is linear."""
+        (dx,) = dinputs
+        check_shape("dx", dx, tape)
+        return self.forward(params, dx)[0]
+
+    def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:
+        r""":math:`1/\sqrt{hw}`, attained by constant channels."""
+        _, h, w = shapes[0]
+        return (float(1.0 / np.sqrt(h * w)) * (1 + 1e-15),)
