@@ -1,0 +1,93 @@
+"""What is minimized by backpropagation: the output error (6), and cross-entropy where labels are used."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refldnq._checks import check_shape
+from refldnq._typing import Array, Int64Array
+
+
+def output_error(y: Array, target: Array) -> tuple[float, Array]:
+    r"""The divergence of two final outputs, per image, and its gradient.
+
+    .. math:: \tfrac1n \|f(\hat Y) - f(Y)\|_F^2
+
+    Parameters
+    ----------
+    y : Array, shape (n, k)
+        The student's output.
+    target : Array, shape (n, k)
+        The teacher's output.
+
+    Returns
+    -------
+    value : float
+        The error, in squared units of the output.
+    dy : Array, shape (n, k)
+        The gradient with respect to `y`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+
+    Notes
+    -----
+    (6) and step 4 of Algorithm 1 have the sum over images; the mean, as in (8), makes a learning rate
+    independent of the batch size. The minimizer is the same.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> output_error(np.array([[1.0, 2.0]]), np.array([[0.0, 0.0]]))
+    (5.0, array([[2., 4.]]))
+    """
+    check_shape("y", y, target.shape)
+    difference = y - target
+    n = max(1, y.shape[0])
+    value = float(np.sum(difference.astype(np.float64) ** 2)) / n  # [LDNQ] (6)
+    return value, difference * y.dtype.type(2.0 / n)
+
+
+def cross_entropy(y: Array, labels: Int64Array) -> tuple[float, Array]:
+    """The mean negative log-likelihood of the labels under softmax, and its gradient.
+
+    Parameters
+    ----------
+    y : Array, shape (n, k)
+        Logits.
+    labels : Array, shape (n,)
+        Class indices.
+
+    Returns
+    -------
+    value : float
+        The mean loss in nats.
+    dy : Array, shape (n, k)
+        The gradient with respect to `y`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit or a label is not a class index.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> value, dy = cross_entropy(np.zeros((1, 2)), np.array([0]))
+    >>> round(value, 4), dy
+    (0.6931, array([[-0.5,  0.5]]))
+    """
+    n, classes = y.shape
+    check_shape("labels", labels, (n,))
+    if n and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(f"`labels` must lie in 0..{classes - 1}, got {labels.min()}..{labels.max()}.")
+    shifted = y - y.max(axis=1, keepdims=True)
+    exponential = np.exp(shifted)
+    total = exponential.sum(axis=1, keepdims=True)
+    rows = np.arange(n)
+    value = float(np.mean(np.log(total[:, 0]) - shifted[rows, labels]))
+    dy = exponential / total
+    dy[rows, labels] -= 1
+    return value, dy / y.dtype.type(n)
