@@ -154,7 +154,7 @@ def backward(x, weight, dy, dx, dweight, dbias, geometry, start, stop):  # type:
 
 @njit(nogil=True, fastmath=False)
 def gram(x, out, sums, geometry, ho, wo, start, stop):  # type: ignore[no-untyped-def]
-    """Add the outer products of the patches of ``x[start:stop]`` to `out` (g, d, d), their sum to `sums` (g, d).
+    """Add the patches' outer products, images start..stop, to `out` (g, d, d), their sum to `sums` (g, d).
 
     Everything is in float64, whatever the type of `x`.
     """

@@ -145,4 +145,5 @@ def he_normal(rng: np.random.Generator, shape: Shape, fan_in: int) -> Float64Arr
     >>> he_normal(np.random.default_rng(0), (3, 2), fan_in=2).shape
     (3, 2)
     """
-    return rng.standard_normal(shape) * np.sqrt(2.0 / fan_in)
+    weight: Float64Array = rng.standard_normal(shape) * np.sqrt(2.0 / fan_in)
+    return weight

@@ -220,11 +220,12 @@ class BatchNorm(Layer):
         _, tape = self.forward(params, x, mode=mode)
         n, count = x.shape[0], x.size // self.features
         x_hat = (_rows(tape.x) - tape.mean[:, None]) * self._inverse(tape.variance)[:, None]
-        blocks = np.empty((self.features, 2, 2))
+        blocks: Float64Array = np.empty((self.features, 2, 2))
         blocks[:, 0, 0] = (x_hat**2).sum(axis=(0, 2))
         blocks[:, 0, 1] = blocks[:, 1, 0] = x_hat.sum(axis=(0, 2))
         blocks[:, 1, 1] = count
-        return (2.0 / n) * blocks  # [LDNQ] (8)-(10)
+        blocks *= 2.0 / n  # [LDNQ] (8)-(10)
+        return blocks
 
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:
         r""":math:`\max_c |\gamma_c| / \sqrt{v_c + \epsilon}` with the running statistics: eval mode's own."""

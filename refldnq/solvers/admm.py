@@ -1,0 +1,292 @@
+"""The paper's solver: ADMM for min f(Θ) + I_Ω(G) subject to Θ = G, (11)-(18).
+
+H is block diagonal with the same d×d block for all columns of a group, so one Cholesky factor a group serves
+all columns and all iterations. The dual is scaled, λ = y/ρ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from refldnq._kernels.threads import run_chunks
+from refldnq._rows import Rows, Rule, project_rows
+from refldnq._typing import Array, Float64Array
+from refldnq.codebook import Codebook
+from refldnq.hessian import UNIT, certified_above, largest_eigenvalue
+from refldnq.solvers.admm_settings import AdmmSettings
+from refldnq.solvers.base import Guarantee, Solution, Trace, check_problem, pick_settings
+
+__all__ = ["AdmmSettings", "AdmmSolution", "solve"]
+
+FIXED_POINT = 1e-9
+"""Residuals ‖Θ - G‖ and ‖G^{k+1} - G^k‖ below this share of ‖W‖ count as a fixed point (chosen here)."""
+
+SMALL = 5 * 10**8
+"""Up to this g d² m a run holds the BLAS to one thread (chosen here: about 25 ms for a product).
+
+NumPy and SciPy each bring a BLAS with threads of its own, which wait by spinning; taking turns they cost more
+than they save: at d = 576, m = 64 on two busy cores 100 iterations took 19 s with threads and 1 s without."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AdmmSolution(Solution):
+    """The result of ADMM.
+
+    Parameters
+    ----------
+    lambda_max : float
+        Largest eigenvalue of H.
+    certified : bool
+        Whether ρ > λ_max, proved by a Cholesky factorization of ρI - H.
+    best_iteration : int
+        The iteration whose G has the least objective; 0 is the start.
+    """
+
+    lambda_max: float
+    certified: bool
+    best_iteration: int
+
+
+def solve(
+    H: Float64Array, W: Array, codebook: Codebook, settings: AdmmSettings | None = None
+) -> AdmmSolution:
+    r"""Quantize a weight by ADMM, (11)-(18).
+
+    Parameters
+    ----------
+    H : Array, shape (g, d, d), float64
+        The Hessian's blocks.
+    W : Array, shape (g, d, m)
+        The packed weight.
+    codebook : Codebook
+        The set.
+    settings : AdmmSettings, optional
+        The profile ``paper`` by default.
+
+    Returns
+    -------
+    AdmmSolution
+        G lies in Ω. Its `guarantee` is ``descent`` if ρ is certified to exceed :math:`\lambda_{\max}(H)` and
+        the projection never moves away from V (the exact one, or the alternation from the last α): then
+        :math:`f(G^k) \le \mathcal L_k` for a function :math:`\mathcal L_k` that does not rise. It is
+        ``convergence`` if moreover the projection is globally optimal, and Ω is fixed or H certainly positive
+        definite: then :math:`G^k` converges to a fixed point. `converged` says whether this run reached one.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, an entry is not finite, ρ comes out as 0, or a setting does not fit the
+        codebook.
+    TypeError
+        If H is not float64, W not float or the settings are another solver's.
+    numpy.linalg.LinAlgError
+        If H + ρI is not positive definite in float64, unless the settings ask for least squares.
+
+    Notes
+    -----
+    The paper returns "Θ̂"; only G lies in Ω, so G is returned. "diag(ρ)" in (15) is ρI. Small ρ explores and
+    need not converge, hence the best G is kept; ρ above :math:`\lambda_{\max}` has a proof and stays close to
+    the first projection. The iterates depend on (H, ρ) through H/ρ alone. If H is 0 every G has objective 0
+    and the start is returned.
+
+    Examples
+    --------
+    >>> from refldnq.codebook import powers_of_two
+    >>> H = np.array([[[2.0, 1.0], [1.0, 2.0]]])
+    >>> W = np.array([[[1.0], [0.4]]])
+    >>> solution = solve(H, W, powers_of_two(3), AdmmSettings(rho=1.1, rho_scale="lambda_max"))
+    >>> solution.G.ravel(), round(solution.objective, 3)
+    (array([0.7, 0.7]), 0.09)
+    >>> solution.guarantee, solution.converged
+    ('descent', True)
+    """
+    chosen: AdmmSettings = pick_settings(settings, AdmmSettings, AdmmSettings.profile("paper"))
+    blocks, weight = check_problem(H, W)
+    chosen.rule.check(codebook, per_channel=chosen.per_channel)
+    if chosen.refit_alpha and codebook.kind != "scaled":
+        raise ValueError(f"`refit_alpha` must be False for a {codebook.kind} set, got True.")
+    results: list[AdmmSolution] = []
+
+    def run(*_: int) -> None:
+        results.append(_Run(blocks, weight, codebook, chosen).result())
+
+    if weight.size * weight.shape[1] < SMALL:
+        run_chunks(run, 1, blas=True)
+    else:
+        run()
+    return results[0]
+
+
+class _Run:
+    """One run; weights are (g, m, d) inside, so that a column is contiguous."""
+
+    def __init__(self, H: Float64Array, W: Float64Array, codebook: Codebook, settings: AdmmSettings) -> None:
+        self.H, self.codebook, self.settings = H, codebook, settings
+        self.W = np.ascontiguousarray(W.transpose(0, 2, 1))
+        self.HW = self.W @ H  # H is symmetric
+        self.notes: list[str] = []
+        self.lambda_max = largest_eigenvalue(H)
+        self.rho = self._rho()
+        self.certified = self.rho > 0 and certified_above(H, self.rho)
+        self.solve_block = [self._factor(block) for block in H] if H.any() else []
+        self.found: list[tuple[float, Float64Array, int, float, float]] = []
+
+    def _rho(self) -> float:
+        scale = {
+            "mean_diagonal": float(np.einsum("gii->gi", self.H).mean()),
+            "lambda_max": self.lambda_max,
+            "h00": float(self.H[0, 0, 0]),
+            "absolute": 1.0,
+        }[self.settings.rho_scale]
+        rho = self.settings.rho * scale
+        if not rho > 0 and self.H.any():
+            if self.settings.singular == "raise":
+                raise ValueError(
+                    f"`rho` must come out greater than 0, got {rho} ({self.settings.rho_scale} is {scale})."
+                )
+            self.notes.append("rho is 0")
+        return rho
+
+    def _factor(self, block: Float64Array) -> Any:
+        matrix = block + self.rho * np.eye(len(block))
+        try:
+            factor = cho_factor(matrix, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            if self.settings.singular == "raise":
+                raise
+            self.notes.append("H + rho I is singular: least squares")
+            values, vectors = np.linalg.eigh(matrix)
+            kept = values > len(block) * 2 * UNIT * values[-1]
+            inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+            return lambda right: right @ inverse
+        return lambda right: cho_solve(factor, right.T, overwrite_b=True, check_finite=False).T
+
+    def proximal(self, G: Float64Array, lam: Float64Array) -> Float64Array:
+        """Θ of (13)."""
+        theta = self.HW + self.rho * (G - lam)
+        for group, solve_block in enumerate(self.solve_block):
+            theta[group] = solve_block(theta[group])  # [LDNQ] (15)
+        return theta
+
+    def objective(self, G: Float64Array) -> float:
+        """The layer error (10)."""
+        difference = G - self.W
+        return 0.5 * float(np.vdot(difference, difference @ self.H))  # [LDNQ] (10)
+
+    def project(self, V: Float64Array, rule: Rule, start: Float64Array | None) -> Rows:
+        """G of (16), as codes and scale."""
+        rows = V.reshape(-1, V.shape[2]) if self.settings.per_channel else V.reshape(1, -1)
+        return project_rows(rows, self.codebook, rule, start)
+
+    def point(self, rows: Rows) -> Float64Array:
+        """The projection as a weight."""
+        weight: Float64Array = (rows.alpha[:, None] * rows.values[rows.codes]).reshape(self.W.shape)
+        return weight
+
+    def first(self) -> tuple[Rows, Float64Array]:
+        """G⁰ and λ⁰."""
+        rule = self.settings.rule
+        if self.settings.start == "direct":
+            rule = Rule(max_passes=0, ties=rule.ties)
+        rows = self.project(self.W, rule, None)
+        lam = np.zeros_like(self.W)
+        if self.settings.start == "guaranteed" and self.rho > 0:
+            lam = -(self.point(rows) - self.W) @ self.H / self.rho
+        return rows, lam
+
+    def next_start(self, rows: Rows, mean_w: Float64Array) -> Float64Array | None:
+        """Where the alternation starts in the next iteration."""
+        if not self.settings.warm_start:
+            return None if self.settings.cold_start == "mean_v" or self.codebook.kind == "free" else mean_w
+        return rows.values if self.codebook.kind == "free" else rows.alpha
+
+    def iterate(self) -> tuple[Rows, int, bool]:
+        """Run; the returned projection, the best iteration, and whether the last is a fixed point."""
+        settings = self.settings
+        rows, lam = self.first()
+        mean_w = np.abs(self.W.reshape(len(rows.alpha), -1)).mean(axis=1)
+        size = float(np.linalg.norm(self.W))
+        G = self.point(rows)
+        objective = self.objective(G)
+        self.found.append((objective, rows.alpha, int(rows.passes.max()), 0.0, 0.0))
+        best, least, best_iteration, rises = rows, objective, 0, 0
+        converged = not self.solve_block
+        for k in range(1, settings.iterations + 1 if self.solve_block else 0):
+            theta = self.proximal(G, lam)
+            V = theta + lam
+            rows = self.project(V, settings.rule, self.next_start(rows, mean_w))
+            last, G = G, self.point(rows)
+            lam = V - G  # [LDNQ] (18), λ + Θ - G
+            objective = self.objective(G)
+            primal, change = float(np.linalg.norm(theta - G)), float(np.linalg.norm(G - last))
+            self.found.append((objective, rows.alpha, int(rows.passes.max()), primal, self.rho * change))
+            converged = max(primal, change) <= FIXED_POINT * size
+            margin = settings.stop_tolerance if settings.stop == "ascend3" else 0.0
+            if objective < least and 2 * (least - objective) > margin:
+                best, least, best_iteration, rises = rows, objective, k, 0
+            else:
+                rises += 1
+            if (settings.stop == "ascend3" and rises >= 3) or (settings.stop == "fixed_point" and converged):
+                break
+        returned = best if settings.returned == "best" else rows
+        return returned, best_iteration, converged
+
+    def refit(self, rows: Rows) -> Float64Array:
+        """The scales that are best for the codes in the norm of H; a scale that has no best one stays."""
+        Q = rows.values[rows.codes].reshape(self.W.shape)
+        if self.settings.per_channel:
+            top, bottom = np.einsum("gmd,gmd->gm", Q, self.HW), np.einsum("gmd,gmd->gm", Q, Q @ self.H)
+        else:
+            top, bottom = np.atleast_1d(np.vdot(Q, self.HW)), np.atleast_1d(np.vdot(Q, Q @ self.H))
+        alpha = rows.alpha.copy()
+        np.divide(np.maximum(top, 0.0).ravel(), bottom.ravel(), out=alpha, where=bottom.ravel() > 0)
+        return alpha
+
+    def guarantee(self) -> Guarantee:
+        """What theorem 7.5 of the audit proves for these settings."""
+        settings = self.settings
+        exact = settings.rule.is_global(self.codebook)
+        descends = exact or (settings.warm_start and not settings.rule.moves_ties(self.codebook))
+        if not (self.certified and descends):
+            return "none"
+        if exact and (self.codebook.kind == "fixed" or certified_above(-self.H, 0.0)):
+            return "convergence"
+        return "descent"
+
+    def result(self) -> AdmmSolution:
+        """The solution."""
+        rows, best_iteration, converged = self.iterate()
+        alpha = self.refit(rows) if self.settings.refit_alpha else rows.alpha
+        rows = replace(rows, alpha=alpha)
+        groups, outputs, _ = self.W.shape
+        channels = (groups, outputs) if self.settings.per_channel else ()
+        objective, alphas, passes, primal, dual = zip(*self.found, strict=True)
+        if not self.H.any():
+            self.notes.append("H is 0: every G has objective 0, the start is returned")
+        return AdmmSolution(
+            codes=np.ascontiguousarray(rows.codes.reshape(self.W.shape).transpose(0, 2, 1)),
+            alpha=alpha.reshape(channels),
+            values=rows.values,
+            objective=self.objective(self.point(rows)),
+            solver="admm",
+            settings=self.settings,
+            iterations=len(self.found) - 1,
+            converged=converged,
+            guarantee=self.guarantee(),
+            rho=self.rho,
+            notes=tuple(dict.fromkeys(self.notes)),
+            trace=Trace(
+                objective=np.array(objective),
+                alpha=np.array(alphas).reshape(-1, *channels),
+                passes=np.array(passes),
+                primal=np.array(primal[1:]),
+                dual=np.array(dual[1:]),
+            ),
+            lambda_max=self.lambda_max,
+            certified=self.certified,
+            best_iteration=best_iteration,
+        )

@@ -1,0 +1,243 @@
+"""The Hessian of the layer error: definition, streaming, spectrum, certificates, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refldnq.hessian import (
+    Hessian,
+    HessianAccumulator,
+    accumulate_hessian,
+    certified_above,
+    largest_eigenvalue,
+    layer_error,
+    layer_error_from_data,
+)
+from refldnq.im2col import im2col
+from refldnq.layers.base import LinearMap
+from refldnq.layers.conv import Conv2d
+from refldnq.layers.linear import Linear
+from refldnq.verify.naive import hessian as naive
+
+# Integer inputs: every product and sum is exact, so structure is compared with ==.
+LAYERS: dict[str, tuple[LinearMap, tuple[int, ...]]] = {
+    "linear": (Linear(5, 3), (5,)),
+    "linear-no-bias": (Linear(4, 2, bias=False), (4,)),
+    "conv-3x3": (Conv2d(2, 3, 3, padding=1), (2, 5, 4)),
+    "conv-stride-2": (Conv2d(2, 4, 3, stride=2, padding=(0, 1, 0, 1), bias=False), (2, 6, 6)),
+    "conv-1x1": (Conv2d(3, 2, 1), (3, 3, 3)),
+    "depthwise": (Conv2d(3, 6, 3, padding=1, groups=3, bias=False), (3, 4, 4)),
+    "dilated-groups": (Conv2d(4, 4, (2, 3), dilation=(2, 1), groups=2), (4, 5, 5)),
+}
+
+
+def integers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.integers(-4, 5, shape).astype(np.float64)
+
+
+def has_bias(layer: LinearMap) -> bool:
+    return "bias" in layer.parameter_shapes()
+
+
+def design(layer: LinearMap, x: np.ndarray, *, bias: bool) -> Iterator[np.ndarray]:
+    """The design matrix of every group, (N, d), by slicing."""
+    groups = getattr(layer, "groups", 1)
+    channels = x.shape[1] // groups
+    for g in range(groups):
+        part = x[:, g * channels : (g + 1) * channels]
+        if isinstance(layer, Conv2d):
+            patches = im2col(np.ascontiguousarray(part), layer.window)
+            part = patches.transpose(0, 2, 1).reshape(-1, patches.shape[1])
+        yield np.concatenate([part, np.ones((len(part), 1))], axis=1) if bias else part
+
+
+CASES = [
+    (name, bias)
+    for name, (layer, _) in LAYERS.items()
+    for bias in (False, True)
+    if not bias or has_bias(layer)
+]
+
+
+@pytest.mark.parametrize(("name", "bias"), CASES)
+def test_blocks_are_the_definition(name: str, bias: bool) -> None:
+    layer, shape = LAYERS[name]
+    x = integers(np.random.default_rng(0), (4, *shape))
+    H = accumulate_hessian(layer, [x], bias=bias)
+    assert H.images == 4
+    for block, X in zip(H.blocks, design(layer, x, bias=bias), strict=True):
+        assert np.array_equal(block, naive.hessian(X, images=4))
+
+
+@pytest.mark.parametrize(("name", "bias"), CASES)
+def test_streaming_changes_nothing(name: str, bias: bool) -> None:
+    layer, shape = LAYERS[name]
+    x = integers(np.random.default_rng(1), (8, *shape))
+    whole = accumulate_hessian(layer, [x], bias=bias)
+    ragged = accumulate_hessian(layer, [x[:1], x[1:6], x[6:]], bias=bias)
+    assert np.array_equal(whole.blocks, ragged.blocks) and ragged.images == 8
+    assert np.array_equal(whole.blocks, layer.hessian(x, bias=bias))
+
+
+def test_averaging_the_batches_is_another_matrix() -> None:
+    layer, shape = LAYERS["linear"]
+    x = integers(np.random.default_rng(2), (8, *shape))
+    batches = [x[:1], x[1:6], x[6:]]
+    planted = np.mean([layer.hessian(batch) for batch in batches], axis=0)
+    assert not np.allclose(planted, accumulate_hessian(layer, batches).blocks)
+
+
+@pytest.mark.parametrize(("name", "bias"), CASES)
+def test_the_error_is_the_quadratic_form(name: str, bias: bool) -> None:
+    layer, shape = LAYERS[name]
+    rng = np.random.default_rng(3)
+    x = integers(rng, (4, *shape))
+    H = accumulate_hessian(layer, [x], bias=bias).blocks
+    packed = layer.pack({k: np.zeros(s) for k, s in layer.parameter_shapes().items()}, bias=bias)
+    W, G = integers(rng, packed.shape), integers(rng, packed.shape)
+    E = layer_error(H, W, G)
+    assert E == layer_error_from_data(layer, [x[:3], x[3:]], W, G, bias=bias)
+    matrices = design(layer, x, bias=bias)
+    assert E == sum(naive.layer_error(X, W[g], G[g], 4) for g, X in enumerate(matrices))
+    assert E == sum(naive.objective(H[g], W[g], G[g]) for g in range(len(H)))
+    assert layer_error(H, W, W) == 0.0
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=30)
+def test_the_taylor_series_ends_after_its_second_term(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, W, delta = integers(rng, (5, 3)), integers(rng, (1, 3, 2)), integers(rng, (1, 3, 2))
+    H = accumulate_hessian(Linear(3, 2), [x]).blocks
+    E = [layer_error(H, W, W + t * delta) for t in (-1.0, 1.0, 2.0, 3.0)]
+    assert E[0] == E[1]  # no linear and no cubic term
+    assert E[2] == pytest.approx(4 * E[1], rel=1e-15) and E[3] == pytest.approx(9 * E[1], rel=1e-15)
+
+
+def test_rank_condition_and_dead_inputs() -> None:
+    x = integers(np.random.default_rng(4), (3, 6))
+    x[:, 2] = 0.0
+    H = accumulate_hessian(Linear(6, 1), [x])
+    assert H.rank.tolist() == [int(np.linalg.matrix_rank(x))] == [3]
+    assert H.dead.tolist() == [[False, False, True, False, False, False]]
+    assert H.condition[0] == pytest.approx(np.linalg.cond(x @ x.T), rel=1e-9)
+    low, high = H.eigenvalue_range
+    assert abs(low) <= 1e-13 * high
+    assert high == H.lambda_max == pytest.approx(2 / 3 * np.linalg.norm(x, 2) ** 2)
+    assert H.mean_diagonal == pytest.approx(2 / 3 * float((x**2).sum()) / 6)
+
+
+def test_eigenvalues_come_from_either_decomposition() -> None:
+    block = np.diag([3.0, 1.0, 2.0])[None]
+    first, second = Hessian(block, 1), Hessian(block, 1)
+    assert second.eigh[1].shape == (1, 3, 3)
+    assert first.eigenvalues.tolist() == second.eigenvalues.tolist() == [[1.0, 2.0, 3.0]]
+    assert second.eigenvalues is second.eigh[0]
+
+
+def test_a_zero_block_has_rank_0_and_condition_1() -> None:
+    H = Hessian(np.zeros((2, 3, 3)), 1)
+    assert H.rank.tolist() == [0, 0] and H.condition.tolist() == [1.0, 1.0] and H.dead.all()
+
+
+def test_largest_eigenvalue_of_large_blocks() -> None:
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((40, 1100))
+    blocks = np.stack([X.T @ X, np.zeros((1100, 1100)), 3 * np.eye(1100)])
+    assert largest_eigenvalue(blocks) == pytest.approx(np.linalg.norm(X, 2) ** 2, rel=1e-12)
+    assert largest_eigenvalue(blocks[2:]) == pytest.approx(3.0, rel=1e-12)
+
+
+def determinant(matrix: list[list[Fraction]]) -> Fraction:
+    if not matrix:
+        return Fraction(1)
+    total = Fraction(0)
+    for j, entry in enumerate(matrix[0]):
+        total += (-1) ** j * entry * determinant([row[:j] + row[j + 1 :] for row in matrix[1:]])
+    return total
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+@settings(deadline=None, max_examples=60)
+def test_certificates_are_true(seed: int, d: int) -> None:
+    rng = np.random.default_rng(seed)
+    X = integers(rng, (d, d))
+    H = (X.T @ X)[None]
+    largest = float(np.linalg.eigvalsh(H)[0, -1])
+    for change in (-1e-15, 0.0, 1e-15, 1e-14, 1e-13, 1e-12):
+        bound = largest * (1 + change)
+        if certified_above(H, bound):  # then all leading minors of bound I - H are positive, in rationals
+            exact = [[Fraction(bound) * (i == j) - Fraction(H[0, i, j]) for j in range(d)] for i in range(d)]
+            assert all(determinant([row[:k] for row in exact[:k]]) > 0 for k in range(1, d + 1))
+    assert certified_above(H, largest * (1 + 1e-10) + 1e-300) or largest == 0
+    assert not certified_above(H, largest * (1 - 1e-10)) or largest == 0
+
+
+def test_every_block_needs_its_certificate() -> None:
+    H = np.stack([np.eye(2), 5 * np.eye(2)])
+    assert certified_above(H, 6.0) and not certified_above(H, 4.0)
+    assert not certified_above(H, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        (np.zeros((2, 2)), "`blocks` must have shape"),
+        (np.zeros((1, 2, 3)), "`blocks` must have shape"),
+        (np.zeros((0, 2, 2)), "`blocks` must have shape"),
+        (np.full((1, 1, 1), np.nan), "`blocks` must be finite"),
+        (np.array([[[1.0, 2.0], [0.0, 1.0]]]), "`blocks` must be symmetric"),
+        (np.array([[[-1.0]]]), "`blocks` must be positive semidefinite"),
+    ],
+)
+def test_refused_blocks(blocks: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Hessian(blocks, 1)
+
+
+def test_refused_types_and_counts() -> None:
+    with pytest.raises(TypeError, match="float64"):
+        Hessian(np.eye(2, dtype=np.float32)[None], 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`images` must be"):
+        Hessian(np.eye(2)[None], 0)
+
+
+@pytest.mark.parametrize("batches", [[], [np.zeros((0, 3))]])
+def test_no_image_is_refused(batches: list[np.ndarray]) -> None:
+    with pytest.raises(ValueError, match=r"`(batches|images)` must"):
+        accumulate_hessian(Linear(3, 1), batches)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_inputs_that_are_not_finite_are_refused(value: float) -> None:
+    x = np.ones((2, 3))
+    x[1, 2] = value
+    with pytest.raises(ValueError, match=r"`x` must be finite, got .* at index \(1, 2\)"):
+        HessianAccumulator(Linear(3, 1)).add(x)
+
+
+def test_a_sum_that_overflows_is_refused() -> None:
+    with (
+        pytest.raises(ValueError, match="`gram` must be finite"),
+        np.errstate(over="ignore", invalid="ignore"),
+    ):
+        HessianAccumulator(Linear(1, 1)).add(np.array([[1e200]]))
+
+
+def test_float32_inputs_are_summed_in_float64() -> None:
+    x = np.full((3, 1), 4097.0, dtype=np.float32)  # its square needs 25 bits
+    assert accumulate_hessian(Linear(1, 1), [x]).blocks[0, 0, 0] == 2 * 4097.0**2
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1), (2, 3, 1)])
+def test_misshapen_weights_are_refused(shape: tuple[int, ...]) -> None:
+    H: Any = np.eye(3)[None]
+    with pytest.raises(ValueError, match="must have shape"):
+        layer_error(H, np.zeros(shape), np.zeros(shape))
