@@ -1,0 +1,165 @@
+"""From stored images to a network's inputs; the description travels in the model file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from refldnq._checks import check_choice, check_number
+from refldnq._typing import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """x -> (scale x - mean) / std, channel by channel.
+
+    Parameters
+    ----------
+    scale : float, optional
+        Applied first; 1/255 maps bytes to 0..1.
+    mean, std : tuple of float, optional
+        One number a channel, or one for all, in the scaled units and in the network's channel order.
+    channel_order : {'rgb', 'bgr'}, optional
+        What the network wants; stored images are RGB.
+    layout : {'nchw', 'nhwc'}, optional
+        How the stored images' axes are ordered; the network's are NCHW.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite, `scale` or a `std` is not positive, or a name is unknown.
+    TypeError
+        If a number is not one.
+
+    Examples
+    --------
+    >>> centred = Preprocess(scale=1 / 255, mean=(0.5,), std=(0.5,))
+    >>> centred(np.full((1, 1, 1, 1), 255, np.uint8), np.float64).ravel()
+    array([1.])
+    """
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+
+    def __post_init__(self) -> None:
+        check_number("scale", self.scale, above=0)
+        object.__setattr__(self, "mean", tuple(check_number("mean", value) for value in self.mean))
+        object.__setattr__(self, "std", tuple(check_number("std", value, above=0) for value in self.std))
+        if not self.mean or not self.std:
+            raise ValueError(f"`mean` and `std` must hold a number, got {self.mean} and {self.std}.")
+        check_choice("channel_order", self.channel_order, ("rgb", "bgr"))
+        check_choice("layout", self.layout, ("nchw", "nhwc"))
+
+    def __call__(self, images: Array, dtype: npt.DTypeLike) -> Array:
+        """The network's inputs.
+
+        Parameters
+        ----------
+        images : Array, shape (n, c, h, w), or (n, h, w, c) in layout 'nhwc'
+            Stored images, integers or floats.
+        dtype : dtype
+            The network's type; arithmetic is in float64.
+
+        Returns
+        -------
+        Array, shape (n, c, h, w)
+
+        Raises
+        ------
+        ValueError
+            If the images have not four axes or their channels do not fit `mean` and `std`.
+        """
+        if images.ndim != 4:
+            raise ValueError(f"`images` must have four axes, got shape {images.shape}.")
+        x = images.transpose(0, 3, 1, 2) if self.layout == "nhwc" else images
+        if self.channel_order == "bgr":
+            x = x[:, ::-1]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, x.shape[1]):
+                raise ValueError(f"`{name}` must hold 1 or {x.shape[1]} numbers, got {len(values)}.")
+        mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
+        # In parts: the float64 intermediate of all images at once would be eight times their size.
+        out = np.empty(x.shape, dtype)
+        for first in range(0, len(x), 512):
+            out[first : first + 512] = (x[first : first + 512] * self.scale - mean) / std
+        return out
+
+    def to_json(self) -> str:
+        """The fields as a JSON object."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Preprocess:
+        """The inverse of `to_json`.
+
+        Raises
+        ------
+        ValueError
+            If the text is not JSON, or a field is missing, unknown or out of range.
+        TypeError
+            If a field has the wrong type.
+
+        Examples
+        --------
+        >>> Preprocess.from_json(Preprocess(scale=2.0).to_json()) == Preprocess(scale=2.0)
+        True
+        """
+        try:
+            fields = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`preprocess` must be a JSON object, got {text[:40]!r} ({error}).") from None
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"`preprocess` must be a JSON object, got {type(fields).__name__}.")
+        known = set(cls.__dataclass_fields__)
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise ValueError(f"`preprocess` must have the fields {sorted(known)}, got {unknown}.")
+        values: dict[str, Any] = dict(fields)
+        for name in ("mean", "std"):
+            if name in values:
+                if not isinstance(values[name], list):
+                    raise TypeError(f"`{name}` must be a list of numbers, got {type(values[name]).__name__}.")
+                values[name] = tuple(values[name])
+        return cls(**values)
+
+
+PRESETS: Mapping[str, Preprocess] = {
+    "cifar-resnet": Preprocess(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "digits": Preprocess(scale=1 / 16),
+    "mnist": Preprocess(scale=1 / 255, mean=(0.1307,), std=(0.3081,)),
+}
+"""Named descriptions: the CIFAR ResNets' (the checkpoints' own), scikit-learn's digits (0..16), MNIST's."""
+
+
+def preprocess_from(name_or_file: str) -> Preprocess:
+    """A preset by name, or a description from a JSON file.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or the file's content is not a description.
+    TypeError
+        If a field of the file has the wrong type.
+
+    Examples
+    --------
+    >>> preprocess_from("digits").scale
+    0.0625
+    """
+    if name_or_file in PRESETS:
+        return PRESETS[name_or_file]
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise ValueError(
+            f"`preprocess` must be one of {sorted(PRESETS)} or a JSON file, got {name_or_file!r}."
+        )
+    return Preprocess.from_json(path.read_text(encoding="utf-8"))

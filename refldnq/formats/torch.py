@@ -1,0 +1,126 @@
+"""PyTorch checkpoints: reading a state dictionary and giving it to a network."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refldnq._typing import Array
+from refldnq.errors import FormatError
+from refldnq.network import Network
+
+IGNORED = ("num_batches_tracked",)
+"""Entries that PyTorch's layers keep and these do not have."""
+
+
+def load_state_dict(path: str | Path) -> dict[str, Array]:
+    """The arrays of a PyTorch checkpoint by name.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that ``torch.save`` wrote: a state dictionary, or a dictionary that holds one as
+        ``state_dict``.
+
+    Returns
+    -------
+    dict of str to Array
+        Without the prefix ``module.`` that data-parallel training leaves, and without
+        ``num_batches_tracked``.
+
+    Raises
+    ------
+    FormatError
+        If the file is not a checkpoint of tensors.
+    FileNotFoundError
+        If there is no such file.
+    ModuleNotFoundError
+        If PyTorch is not installed.
+
+    Notes
+    -----
+    The file is opened with ``weights_only=True``: nothing in it is executed.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "Reading a PyTorch checkpoint needs PyTorch: install `refldnq[torch]`.", name="torch"
+        ) from None
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"`{path}` must be a PyTorch checkpoint, found no such file.")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FormatError(f"`{path}` must be a PyTorch checkpoint of tensors, got: {first}") from None
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise FormatError(f"`{path}` must hold a state dictionary, got {type(content).__name__}.")
+    arrays: dict[str, Array] = {}
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise FormatError(f"`{path}` must hold tensors by name, got {type(tensor).__name__} at {name!r}.")
+        if name.rpartition(".")[2] not in IGNORED:
+            arrays[name.removeprefix("module.")] = tensor.detach().numpy().copy()
+    return arrays
+
+
+def assign(network: Network, arrays: Mapping[str, Array]) -> Network:
+    """A network with the arrays of a state dictionary.
+
+    Parameters
+    ----------
+    network : Network
+        Its nodes' names are the dictionary's prefixes.
+    arrays : mapping of str to Array
+        ``<node>.<array>`` to array; the type of all becomes float32 unless one is float64.
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    FormatError
+        If an array is missing, superfluous, misshapen or not of floats: the weights are of another
+        architecture.
+
+    Examples
+    --------
+    >>> from refldnq.layers import Linear
+    >>> from refldnq.network import Node
+    >>> nodes = (Node("fc", Linear(1, 1, bias=False), ("input",)),)
+    >>> network = Network(nodes, {"fc": {"weight": np.zeros((1, 1))}}, (1,))
+    >>> assign(network, {"fc.weight": np.ones((1, 1), np.float32)}).params["fc"]["weight"]
+    array([[1.]], dtype=float32)
+    """
+    wanted = {
+        f"{name}.{key}": array.shape for name, own in network.params.items() for key, array in own.items()
+    }
+    for problem, names in (("lack", set(wanted) - set(arrays)), ("have", set(arrays) - set(wanted))):
+        if names:
+            shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            raise FormatError(
+                f"The weights must fit the architecture; they {problem} {len(names)} array(s): {shown}."
+            )
+    for name, shape in wanted.items():
+        if arrays[name].shape != shape:
+            raise FormatError(
+                f"The weights must fit the architecture; {name} must have shape {shape}, "
+                f"got {arrays[name].shape}."
+            )
+        if arrays[name].dtype not in (np.float32, np.float64):
+            raise FormatError(f"The weights must be float32 or float64, got {arrays[name].dtype} in {name}.")
+    double = any(array.dtype == np.float64 for array in arrays.values())
+    dtype = np.float64 if double else np.float32
+    params = {
+        name: {key: arrays[f"{name}.{key}"].astype(dtype) for key in own}
+        for name, own in network.params.items()
+    }
+    return Network(network.nodes, params, network.input_shape)

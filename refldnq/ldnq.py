@@ -1,0 +1,502 @@
+"""Algorithm 1: layer-wise quantization of a network from unlabelled images.
+
+For l = 1, ..., L: the Hessian of layer l from what the quantized prefix lets through (step 2), the discrete
+problem (10) (step 3), the weights update of the rest (step 4). This module is that loop; the boxes live in
+`hessian`, `solvers` and `update`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import numpy as np
+
+from refldnq._checks import check_choice, check_finite, check_float, check_integer
+from refldnq._typing import Array, Float64Array
+from refldnq.codebook import Codebook, powers_of_two
+from refldnq.data.augment import augment
+from refldnq.hessian import Hessian, accumulate_hessian
+from refldnq.layers.base import LinearMap
+from refldnq.layers.batchnorm import BatchNorm
+from refldnq.layers.linear import Linear
+from refldnq.model import QuantizedWeight
+from refldnq.network import INPUT, Live, Network
+from refldnq.released import HESSIAN_IMAGES, ReleasedUpdate, released_hessian, released_update
+from refldnq.solvers.base import Solution, get_solver
+from refldnq.update import Copy, UpdateResult, UpdateSettings, update
+
+
+@dataclass(frozen=True, kw_only=True)
+class LdnqSettings:
+    """How a network is quantized.
+
+    Parameters
+    ----------
+    codebook : Codebook, optional
+        The set of levels; three, {-1, 0, 1} times a free scale, as in the paper's tables, by default.
+    solver : str, optional
+        Name of the solver of (10); the paper's is ``"admm"``.
+    solver_settings : object, optional
+        The solver's own settings; None means its defaults, for ``"admm"`` the profile ``paper``.
+    update : UpdateSettings or None, optional
+        Step 4; None leaves it out (the paper's L-DNQ⁻).
+    first, last : bool, optional
+        Whether the first and the last layer are quantized; the paper quantizes all layers.
+    skip : tuple of str, optional
+        Names of layers that stay as they are; ``*`` matches any text (``"*shortcut*"``).
+    bias : bool, optional
+        Whether a bias is quantized as one more row of the weight, as the authors' released code does; the
+        paper keeps biases.
+    levels : mapping of str to Codebook, optional
+        Codebooks of single layers in place of `codebook`.
+    hessian_images : int or None, optional
+        How many of the images, from the first, make the Hessian; None means all. (The paper: "about 200".)
+    reestimate : {'none', 'end'}, optional
+        Whether batch normalization's running statistics are computed anew from the images after the last
+        layer.
+    batch_size : int, optional
+        Images at a time where no gradient is needed; it bounds memory and changes no result beyond rounding.
+    profile : {'paper', 'released-2019'}, optional
+        With the second, the Hessian, the treatment of linear layers' biases and the update are the released
+        code's (module `released`); `bias`, `hessian_images` and `update` then only say whether there is an
+        update.
+    released : ReleasedUpdate, optional
+        Settings of the released code's update; the profile ``paper`` does not use them.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+    """
+
+    codebook: Codebook = field(default_factory=lambda: powers_of_two(3))
+    solver: str = "admm"
+    solver_settings: Any = None
+    update: UpdateSettings | None = field(default_factory=UpdateSettings)
+    first: bool = True
+    last: bool = True
+    skip: tuple[str, ...] = ()
+    bias: bool = False
+    levels: Mapping[str, Codebook] = field(default_factory=dict)
+    hessian_images: int | None = None
+    reestimate: str = "none"
+    batch_size: int = 100
+    profile: Literal["paper", "released-2019"] = "paper"
+    released: ReleasedUpdate = field(default_factory=ReleasedUpdate)
+
+    def __post_init__(self) -> None:
+        check_choice("profile", self.profile, ("paper", "released-2019"))
+        check_choice("reestimate", self.reestimate, ("none", "end"))
+        check_integer("batch_size", self.batch_size, at_least=1)
+        if self.hessian_images is not None:
+            check_integer("hessian_images", self.hessian_images, at_least=1)
+
+    def chosen(self, network: Network) -> tuple[str, ...]:
+        """Names of the layers of `network` that are quantized, in order.
+
+        Raises
+        ------
+        ValueError
+            If `levels` names a layer that is not quantized, or none is left.
+        """
+        names = network.weighted
+        kept = {names[0]} if names and not self.first else set()
+        kept |= {names[-1]} if names and not self.last else set()
+        kept |= {name for name in names if any(fnmatchcase(name, pattern) for pattern in self.skip)}
+        chosen = tuple(name for name in names if name not in kept)
+        if not chosen:
+            raise ValueError("`skip`, `first` and `last` must leave a layer to quantize, got none.")
+        unknown = sorted(set(self.levels) - set(chosen))
+        if unknown:
+            raise ValueError(f"`levels` must name quantized layers, got {unknown}.")
+        return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """What happened at one layer.
+
+    Errors are per image, in squared units of what they compare, on the calibration images; the relative ones
+    are divided by the mean squared norm of the reference.
+
+    Parameters
+    ----------
+    name : str
+        The layer.
+    levels : int
+        Number of values of the codebook.
+    alpha : float or tuple of float
+        The scale, or one a channel.
+    zero_fraction : float
+        Share of weights that are 0.
+    error : float
+        E^l of (8): with the quantized prefix's inputs, against the updated weights.
+    relative_error : float
+        E^l divided by its value at zero weights.
+    accumulated_error : float
+        Of the pre-activation against the reference network's.
+    relative_accumulated_error : float
+        The same divided by the mean squared norm of the reference's pre-activation.
+    output_error : float
+        Of the final output against the reference network's, after the weights update.
+    relative_output_error : float
+        The same divided by the mean squared norm of the reference's output.
+    iterations : int
+        Iterations of the solver.
+    converged : bool
+        Whether the solver stopped at a fixed point.
+    guarantee : str
+        What is proved about the solver's result.
+    rho : float
+        The solver's penalty; NaN if it has none.
+    rank, size : int
+        Rank of the Hessian's blocks and their rows, summed over the groups.
+    condition : float
+        Largest condition number of a block on its range.
+    dead_inputs : int
+        Rows of the Hessian that are zero.
+    update_loss : float
+        Mean output error of the update's last epoch; NaN without an update.
+    update_images : int
+        Image passes of the update.
+    seconds : float
+        Wall-clock time of this layer's steps.
+    """
+
+    name: str
+    levels: int
+    alpha: float | tuple[float, ...]
+    zero_fraction: float
+    error: float
+    relative_error: float
+    accumulated_error: float
+    relative_accumulated_error: float
+    output_error: float
+    relative_output_error: float
+    iterations: int
+    converged: bool
+    guarantee: str
+    rho: float
+    rank: int
+    size: int
+    condition: float
+    dead_inputs: int
+    update_loss: float
+    update_images: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """The state of a run after a layer: all that is needed to go on from there.
+
+    Parameters
+    ----------
+    network : Network
+        With the first layers quantized and the others updated.
+    quantized : mapping of str to QuantizedWeight
+        The codes of the layers done.
+    reports : tuple of LayerReport
+        One a layer done.
+    total : int
+        Number of layers to quantize.
+    """
+
+    network: Network
+    quantized: Mapping[str, QuantizedWeight]
+    reports: tuple[LayerReport, ...]
+    total: int
+
+
+def ldnq(
+    network: Network,
+    images: Array,
+    settings: LdnqSettings,
+    rng: np.random.Generator,
+    *,
+    on_layer: Callable[[Progress], None] | None = None,
+    resume: Progress | None = None,
+) -> Progress:
+    """Quantize a network layer by layer (Algorithm 1, steps 1-5).
+
+    Parameters
+    ----------
+    network : Network
+        The well-trained network. It is the teacher and stays as it is.
+    images : Array, shape (n, *input_shape)
+        Unlabelled inputs, preprocessed, of the network's type.
+    settings : LdnqSettings
+        Levels, solver, update.
+    rng : numpy.random.Generator
+        Draws the augmented copies and the order of the images. Every layer has its own stream, so a resumed
+        run draws what an uninterrupted one does if the generator is seeded alike.
+    on_layer : callable, optional
+        Called with the state after every layer; what it does with it (checkpoint, progress) is its business.
+    resume : Progress, optional
+        A state that `on_layer` was given in a run with the same network, images, settings and seed.
+
+    Returns
+    -------
+    Progress
+        The final state.
+
+    Raises
+    ------
+    ValueError
+        If the images or the settings do not fit the network.
+    TypeError
+        If the images' type is not the network's.
+
+    Notes
+    -----
+    Step 2 prints "from Θ^new and X"; the Hessian depends on the quantized prefix's output alone. Step 3's
+    result is G, which lies in Ω, not the proximal variable. Step 4's teacher keeps the original parameters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refldnq.layers import Linear, ReLU
+    >>> from refldnq.network import Node
+    >>> rng = np.random.default_rng(0)
+    >>> nodes = (
+    ...     Node("fc1", Linear(4, 8), ("input",)),
+    ...     Node("relu", ReLU(), ("fc1",)),
+    ...     Node("fc2", Linear(8, 2), ("relu",)),
+    ... )
+    >>> params = {"fc1": {"weight": rng.standard_normal((8, 4)), "bias": np.zeros(8)},
+    ...           "fc2": {"weight": rng.standard_normal((2, 8)), "bias": np.zeros(2)}}
+    >>> settings = LdnqSettings(update=UpdateSettings(epochs=2, copies=1))
+    >>> network, images = Network(nodes, params, (4,)), rng.standard_normal((50, 4))
+    >>> result = ldnq(network, images, settings, np.random.default_rng(1))
+    >>> len(np.unique(result.network.params["fc2"]["weight"]))
+    3
+    """
+    check_finite("images", check_float("images", images))
+    if images.shape[0] < 1:
+        raise ValueError("`images` must hold at least one image, got none.")
+    names = settings.chosen(network)
+    copy_stream, *streams = rng.spawn(1 + len(names))
+    state = resume or Progress(network=network, quantized={}, reports=(), total=len(names))
+    if [report.name for report in state.reports] != list(names[: len(state.reports)]):
+        raise ValueError(f"`resume` must come from a run over the layers {names}, got {state.reports}.")
+    cascade = _Cascade(network, state.network, images, settings, copy_stream)
+    if state.reports:
+        cascade.move(state.network, state.network.position(state.reports[-1].name) + 1)
+    for index in range(len(state.reports), len(names)):  # [LDNQ] Algorithm 1, step 1
+        state = _quantize_layer(state, names[index], cascade, settings, streams[index])
+        if index == len(names) - 1 and settings.reestimate == "end":
+            state = replace(state, network=reestimate_statistics(state.network, images, settings.batch_size))
+        if on_layer is not None:
+            on_layer(state)
+    return state
+
+
+class _Cascade:
+    """The images on their way through the teacher and the student, kept at the cut behind the frozen layers.
+
+    The first copy is the images as they are; it makes the Hessian and the reported errors. All copies move on
+    together, so every layer is evaluated once a copy in the whole run.
+    """
+
+    def __init__(
+        self,
+        teacher: Network,
+        student: Network,
+        images: Array,
+        settings: LdnqSettings,
+        rng: np.random.Generator,
+    ) -> None:
+        self.teacher, self.images, self.size = teacher, images, settings.batch_size
+        self.cut = 0
+        self.reference: Live = teacher.start(images)
+        how = settings.update
+        versions = [images]
+        if how is not None and settings.profile == "paper":
+            versions += [augment(images, rng, crop=how.crop, flip=how.flip) for _ in range(how.copies - 1)]
+        self.lives: list[Live] = [student.start(version) for version in versions]
+        self.targets = [teacher.forward(version, batch_size=self.size) for version in versions]
+
+    def move(self, student: Network, stop: int) -> None:
+        """Evaluate the teacher and the student, in eval mode, up to cut `stop`."""
+        self.reference = _advance(self.teacher, self.reference, self.cut, stop, self.size)
+        for i, live in enumerate(self.lives):
+            self.lives[i] = _advance(student, live, self.cut, stop, self.size)
+        self.cut = stop
+
+    def restart(self) -> None:
+        """Go back to the input: something before the cut has moved."""
+        self.cut, self.reference = 0, {INPUT: self.images}
+        self.lives = [{INPUT: self.images}]
+
+    def copies(self) -> list[Copy]:
+        """The versions of the images at the cut, with the teacher's outputs."""
+        return [Copy(live, target) for live, target in zip(self.lives, self.targets, strict=True)]
+
+    def output(self, student: Network) -> Array:
+        """The student's final output for the images as they are."""
+        end = len(student.nodes)
+        return _advance(student, self.lives[0], self.cut, end, self.size)[student.nodes[-1].name]
+
+
+def _advance(network: Network, live: Live, start: int, stop: int, size: int) -> Live:
+    count = next(iter(live.values())).shape[0]
+    parts = [
+        network.advance({name: values[i : i + size] for name, values in live.items()}, start, stop)
+        for i in range(0, count, size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _quantize_layer(
+    state: Progress, name: str, cascade: _Cascade, settings: LdnqSettings, rng: np.random.Generator
+) -> Progress:
+    began = time.perf_counter()
+    network = state.network
+    position = network.position(name)
+    layer = network[name].layer
+    assert isinstance(layer, LinearMap)
+    released = settings.profile == "released-2019"
+    bias = "bias" in network.params[name] and (isinstance(layer, Linear) if released else settings.bias)
+    cascade.move(network, position)
+    x_hat = cascade.lives[0][network[name].inputs[0]]
+    hessian = _hessian(layer, x_hat, settings, bias)  # step 2
+    packed = layer.pack(network.params[name], bias=bias).astype(np.float64)
+    codebook = settings.levels.get(name, settings.codebook)
+    solution = get_solver(settings.solver)(
+        hessian.blocks, packed, codebook, settings.solver_settings
+    )  # step 3
+    arrays = {
+        key: np.ascontiguousarray(array, dtype=network.dtype)
+        for key, array in layer.unpack(solution.G, bias=bias).items()
+    }
+    network = network.replace({name: arrays})
+    cascade.move(network, position + 1)
+    result = UpdateResult(network, (), 0, 0)
+    if settings.update is not None and released:
+        frozen = frozenset({name, *state.quantized})
+        result = released_update(network, cascade.teacher, cascade.images, frozen, settings.released, rng)
+        network = result.network
+        cascade.restart()
+        cascade.move(network, position + 1)
+    elif settings.update is not None:
+        result = update(network, position + 1, cascade.copies(), settings.update, rng)  # step 4
+        network = result.network
+    report = _report(name, codebook, hessian, packed, solution, cascade, network)
+    report = replace(
+        report,
+        update_loss=result.losses[-1] if result.losses else float("nan"),
+        update_images=result.images,
+        seconds=time.perf_counter() - began,
+    )
+    code = QuantizedWeight(codes=solution.codes, alpha=solution.alpha, values=solution.values, bias=bias)
+    return replace(
+        state,
+        network=network,
+        quantized={**state.quantized, name: code},
+        reports=(*state.reports, report),
+    )
+
+
+def _hessian(layer: LinearMap, x_hat: Array, settings: LdnqSettings, bias: bool) -> Hessian:
+    if settings.profile == "released-2019":
+        images = min(HESSIAN_IMAGES, x_hat.shape[0])
+        return Hessian(blocks=released_hessian(layer, x_hat, bias=bias), images=images)
+    return accumulate_hessian(layer, _split(x_hat[: settings.hessian_images], settings.batch_size), bias=bias)
+
+
+def _split(x: Array, size: int) -> list[Array]:
+    return [x[i : i + size] for i in range(0, x.shape[0], size)]
+
+
+def _report(
+    name: str,
+    codebook: Codebook,
+    hessian: Hessian,
+    packed: Float64Array,
+    solution: Solution,
+    cascade: _Cascade,
+    network: Network,
+) -> LayerReport:
+    z, z_hat = cascade.reference[name], cascade.lives[0][name]
+    y, y_hat = cascade.targets[0], cascade.output(network)
+    zero = 0.5 * float(np.einsum("gdm,gde,gem->", packed, hessian.blocks, packed, optimize=True))
+    alpha = np.asarray(solution.alpha)
+    return LayerReport(
+        name=name,
+        levels=codebook.levels,
+        alpha=float(alpha) if alpha.ndim == 0 else tuple(float(a) for a in alpha.ravel()),
+        zero_fraction=float(np.mean(solution.G == 0)),
+        error=solution.objective,
+        relative_error=solution.objective / zero if zero > 0 else 0.0,
+        accumulated_error=_mean_square(z_hat - z),
+        relative_accumulated_error=_ratio(_mean_square(z_hat - z), _mean_square(z)),
+        output_error=_mean_square(y_hat - y),
+        relative_output_error=_ratio(_mean_square(y_hat - y), _mean_square(y)),
+        iterations=solution.iterations,
+        converged=solution.converged,
+        guarantee=solution.guarantee,
+        rho=solution.rho,
+        rank=int(np.sum(hessian.rank)),
+        size=int(hessian.blocks.shape[0] * hessian.blocks.shape[1]),
+        condition=float(np.max(hessian.condition)),
+        dead_inputs=int(np.sum(hessian.dead)),
+        update_loss=float("nan"),
+        update_images=0,
+        seconds=0.0,
+    )
+
+
+def _mean_square(difference: Array) -> float:
+    # (1/n) times the squared Frobenius norm, accumulated in float64.
+    flat = difference.reshape(-1).astype(np.float64)
+    return float(flat @ flat) / len(difference)
+
+
+def _ratio(error: float, reference: float) -> float:
+    return error / reference if reference > 0 else 0.0
+
+
+def reestimate_statistics(network: Network, images: Array, batch_size: int = 100) -> Network:
+    """Batch normalization's running statistics computed anew, in order, from the images' exact moments.
+
+    Parameters
+    ----------
+    network : Network
+        Quantized or not.
+    images : Array, shape (n, *input_shape)
+        Preprocessed images.
+    batch_size : int, optional
+        Images at a time.
+
+    Returns
+    -------
+    Network
+        Every batch-norm layer normalizes what the layers before it, with *their* new statistics, give for
+        `images`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refldnq.network import Node
+    >>> layer = BatchNorm(1)
+    >>> old = {"bn": {key: np.ones(1) for key in layer.parameter_shapes()}}
+    >>> network = Network((Node("bn", layer, ("input",)),), old, (1,))
+    >>> new = reestimate_statistics(network, np.array([[1.0], [3.0]]))
+    >>> float(new.params["bn"]["running_mean"][0]), float(new.params["bn"]["running_var"][0])
+    (2.0, 2.0)
+    """
+    live: Live = network.start(images)
+    cut = 0
+    for position, node in enumerate(network.nodes):
+        if not isinstance(node.layer, BatchNorm):
+            continue
+        live = _advance(network, live, cut, position, batch_size)
+        cut = position
+        exact = replace(node.layer, momentum=1.0)  # the new statistics are the batch's alone
+        _, tape = exact.forward(network.params[node.name], live[node.inputs[0]], mode="train")
+        network = network.replace({node.name: exact.new_statistics(network.params[node.name], tape)})
+    return network

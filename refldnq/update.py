@@ -1,0 +1,292 @@
+"""Step 4 of Algorithm 1: the weights update of the layers that are not yet quantized.
+
+With layers 1..l quantized and frozen, the parameters behind them learn, by backpropagation, to give the
+teacher's final output again. The student sees only what the frozen prefix lets through, so the prefix is
+evaluated once for every copy of the images, not once an epoch: the update starts from the activations at the
+cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from refldnq._checks import check_choice, check_integer, check_number
+from refldnq._typing import Array, NetworkParams
+from refldnq.layers.base import LinearMap
+from refldnq.loss import output_error
+from refldnq.network import Live, Network
+from refldnq.optim import SGD, Adam, Optimizer, learning_rate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateSettings:
+    """How the weights behind the cut are updated.
+
+    Parameters
+    ----------
+    epochs : int, optional
+        Passes over the images in each step of Algorithm 1.
+    batch_size : int, optional
+        Images a step of the optimizer.
+    optimizer : {'adam', 'sgd'}, optional
+        The rule.
+    learning_rate : float, optional
+        The rate of the first step.
+    schedule : {'cosine', 'constant'}, optional
+        How the rate falls over the steps of one update.
+    momentum, weight_decay : float, optional
+        SGD's momentum; L2 penalty of either rule.
+    weights : bool, optional
+        Whether weights and biases of convolutions and linear layers move.
+    affine : bool, optional
+        Whether the scale and shift of batch normalization move.
+    statistics : {'running', 'batch'}, optional
+        What batch normalization uses behind the cut: its running statistics, which stand still; or the
+        batch's, while the running ones follow (train mode).
+    copies : int, optional
+        Number of versions of the images, the first as they are, the others cropped and flipped at random.
+        An epoch uses one version; versions are used in turn. 1 means no augmentation.
+    crop : int, optional
+        Zeros added on each side before a random crop to the old size, in pixels.
+    flip : bool, optional
+        Whether half of the images are mirrored left to right.
+    patience : int, optional
+        Stop after so many epochs without a relative fall of the epoch's mean loss by `tolerance`; 0 never
+        stops.
+    tolerance : float, optional
+        See `patience`.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+
+    Notes
+    -----
+    The paper does not state how it updates; the defaults are chosen here on training images alone
+    (``benchmarks/study.py`` and its results).
+    """
+
+    epochs: int = 30
+    batch_size: int = 50
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    weights: bool = True
+    affine: bool = True
+    statistics: Literal["running", "batch"] = "batch"
+    copies: int = 16
+    crop: int = 4
+    flip: bool = True
+    patience: int = 0
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_integer("epochs", self.epochs, at_least=1)
+        check_integer("batch_size", self.batch_size, at_least=1)
+        check_choice("optimizer", self.optimizer, ("adam", "sgd"))
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_choice("schedule", self.schedule, ("cosine", "constant"))
+        check_number("momentum", self.momentum, at_least=0)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+        check_choice("statistics", self.statistics, ("running", "batch"))
+        check_integer("copies", self.copies, at_least=1)
+        check_integer("crop", self.crop, at_least=0)
+        check_integer("patience", self.patience, at_least=0)
+        check_number("tolerance", self.tolerance, at_least=0)
+        if not (self.weights or self.affine):
+            raise ValueError("`weights` or `affine` must be True: nothing would move.")
+
+    def rule(self) -> Optimizer:
+        """The optimizer that the settings name."""
+        if self.optimizer == "adam":
+            return Adam(weight_decay=self.weight_decay)
+        return SGD(momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One version of the images at a cut: the outputs alive there, and the teacher's final output.
+
+    Parameters
+    ----------
+    live : mapping of str to Array
+        First axis: images.
+    target : Array, shape (n, k)
+        What the teacher says of the same version.
+    """
+
+    live: Live
+    target: Array
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateResult:
+    """The network after the update.
+
+    Parameters
+    ----------
+    network : Network
+        With the moved parameters; everything before the cut is unchanged.
+    losses : tuple of float
+        Mean output error (6) of the batches of each epoch, squared units of the output per image.
+    steps : int
+        Steps of the optimizer.
+    images : int
+        Image passes: images summed over all steps.
+    """
+
+    network: Network
+    losses: tuple[float, ...]
+    steps: int
+    images: int
+
+
+def moving_arrays(network: Network, cut: int, settings: UpdateSettings) -> dict[str, dict[str, Array]]:
+    """The arrays that the update may move: those of layers at or behind `cut`, by layer and name.
+
+    Parameters
+    ----------
+    network : Network
+        The student.
+    cut : int
+        Position of the first layer that may move.
+    settings : UpdateSettings
+        Which kinds of arrays move.
+    """
+    arrays: dict[str, dict[str, Array]] = {}
+    for node in network.nodes[cut:]:
+        wanted = settings.weights if isinstance(node.layer, LinearMap) else settings.affine
+        own = network.params.get(node.name, {})
+        moving = {key: array for key, array in own.items() if key not in node.layer.buffers}
+        if wanted and moving:
+            arrays[node.name] = moving
+    return arrays
+
+
+def update(
+    network: Network,
+    cut: int,
+    copies: Sequence[Copy],
+    settings: UpdateSettings,
+    rng: np.random.Generator,
+) -> UpdateResult:
+    r"""Minimize the output error over the parameters behind a cut.
+
+    .. math::
+        \min_{\bar\Theta_{[l+1..L]}}
+        \|f(\hat Y^l;\bar\Theta_{[l+1..L]}) - f(Y^l;\bar\Theta^{teacher}_{[l+1..L]})\|_F^2
+
+    Parameters
+    ----------
+    network : Network
+        The student; layers before `cut` are frozen.
+    cut : int
+        Position of the first layer that may move.
+    copies : sequence of Copy
+        Versions of the images at the cut, with the teacher's outputs; epoch e uses version e modulo their
+        number.
+    settings : UpdateSettings
+        Optimizer, schedule, length, what moves.
+    rng : numpy.random.Generator
+        Orders the images.
+
+    Returns
+    -------
+    UpdateResult
+
+    Raises
+    ------
+    ValueError
+        If there is no copy, or the loss becomes NaN or infinite.
+
+    Notes
+    -----
+    [LDNQ] Algorithm 1, step 4, prints the same symbol for the student's and the teacher's parameters, which
+    makes zero a useless minimizer; here the teacher keeps the original ones.
+
+    Examples
+    --------
+    A linear student learns its teacher from the images alone:
+
+    >>> import numpy as np
+    >>> from refldnq.layers import Linear
+    >>> from refldnq.network import Node
+    >>> nodes = (Node("fc", Linear(2, 1, bias=False), ("input",)),)
+    >>> student = Network(nodes, {"fc": {"weight": np.zeros((1, 2))}}, (2,))
+    >>> x = np.random.default_rng(0).standard_normal((64, 2))
+    >>> teacher = student.replace({"fc": {"weight": np.array([[1.0, -2.0]])}})
+    >>> settings = UpdateSettings(epochs=50, batch_size=16, optimizer="sgd", learning_rate=0.05, copies=1)
+    >>> copy = Copy({"input": x}, teacher.forward(x))
+    >>> result = update(student, 0, [copy], settings, np.random.default_rng(1))
+    >>> result.network.params["fc"]["weight"].round(3)
+    array([[ 1., -2.]])
+    """
+    if not copies:
+        raise ValueError("`copies` must hold at least one version of the images, got none.")
+    arrays = moving_arrays(network, cut, settings)
+    if not arrays:
+        return UpdateResult(network, (), 0, 0)
+    mode: Literal["train", "eval"] = "train" if settings.statistics == "batch" else "eval"
+    rule = settings.rule()
+    state = rule.start(arrays)
+    params: NetworkParams = network.params
+    end, last = len(network.nodes), network.nodes[-1].name
+    count = copies[0].target.shape[0]
+    steps = settings.epochs * -(-count // settings.batch_size)
+    losses: list[float] = []
+    done = images = 0
+    for epoch in range(settings.epochs):
+        copy, total = copies[epoch % len(copies)], 0.0
+        for batch in _shuffled(count, settings.batch_size, rng):
+            live = {name: np.ascontiguousarray(values[batch]) for name, values in copy.live.items()}
+            run = network.record(live, cut, end, mode=mode, params=params)
+            loss, dy = output_error(run.live[last], copy.target[batch])  # [LDNQ] Algorithm 1, step 4
+            if not np.isfinite(loss):
+                raise ValueError(
+                    f"`learning_rate` must be small enough for the update to converge, got "
+                    f"{settings.learning_rate!r}: the loss is {loss} after {done} steps."
+                )
+            _, gradients = network.backward(run, {last: dy}, moving=arrays, params=params)
+            rate = learning_rate(settings.schedule, settings.learning_rate, done, steps)
+            done += 1
+            arrays, state = rule.step(arrays, gradients, state, rate=rate, count=done)
+            params = _merge(_merge(params, arrays), run.statistics)
+            images += batch.size
+            total += loss * batch.size
+        losses.append(total / count)
+        if _stalled(losses, settings):
+            break
+    return UpdateResult(network.replace(_changed(network, params)), tuple(losses), done, images)
+
+
+def _shuffled(
+    count: int, size: int, rng: np.random.Generator
+) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    order = rng.permutation(count)
+    for first in range(0, count, size):
+        yield order[first : first + size]
+
+
+def _merge(params: NetworkParams, changes: NetworkParams) -> NetworkParams:
+    merged = dict(params)
+    for name, own in changes.items():
+        merged[name] = {**merged[name], **own}
+    return merged
+
+
+def _changed(network: Network, params: NetworkParams) -> NetworkParams:
+    return {name: own for name, own in params.items() if own is not network.params[name]}
+
+
+def _stalled(losses: Sequence[float], settings: UpdateSettings) -> bool:
+    if not settings.patience or len(losses) <= settings.patience:
+        return False
+    before = min(losses[: -settings.patience])
+    return min(losses[-settings.patience :]) > before * (1.0 - settings.tolerance)

@@ -1,0 +1,217 @@
+"""Algorithm 1 on small networks: what it leaves alone, what it reports, and that it resumes exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from refldnq._typing import Array
+from refldnq.codebook import powers_of_two
+from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, LinearMap, ReLU
+from refldnq.ldnq import LdnqSettings, Progress, ldnq, reestimate_statistics
+from refldnq.network import Network, Node
+from refldnq.solvers.admm import AdmmSettings
+from refldnq.update import UpdateSettings
+
+UPDATE = UpdateSettings(epochs=2, batch_size=8, copies=2, crop=1)
+SETTINGS = LdnqSettings(update=UPDATE, batch_size=10)
+
+
+def residual_network(dtype: npt.DTypeLike = np.float64) -> Network:
+    rng = np.random.default_rng(0)
+    nodes = (
+        Node("conv1", Conv2d(2, 4, 3, padding=1, bias=False), ("input",)),
+        Node("bn1", BatchNorm(4), ("conv1",)),
+        Node("relu1", ReLU(), ("bn1",)),
+        Node("conv2", Conv2d(4, 4, 3, padding=1, groups=2), ("relu1",)),
+        Node("bn2", BatchNorm(4), ("conv2",)),
+        Node("add", Add(), ("bn2", "relu1")),
+        Node("flatten", Flatten(), ("add",)),
+        Node("fc", Linear(64, 3), ("flatten",)),
+    )
+    params: dict[str, dict[str, Array]] = {}
+    for node in nodes:
+        shapes = node.layer.parameter_shapes()
+        if shapes:
+            params[node.name] = {key: 0.3 * rng.standard_normal(shape) for key, shape in shapes.items()}
+    for name in ("bn1", "bn2"):
+        params[name]["running_var"] = rng.uniform(0.5, 2.0, 4)
+    return Network(nodes, params, (2, 4, 4)).astype(dtype)
+
+
+@pytest.fixture
+def images() -> Array:
+    return np.random.default_rng(1).standard_normal((24, 2, 4, 4))
+
+
+def run(
+    network: Network, images: Array, settings: LdnqSettings = SETTINGS, seed: int = 0, **options: Any
+) -> Progress:
+    return ldnq(network, images, settings, np.random.default_rng(seed), **options)
+
+
+def same(a: Progress, b: Progress) -> bool:
+    arrays = all(
+        np.array_equal(a.network.params[n][k], b.network.params[n][k])
+        for n in a.network.params
+        for k in a.network.params[n]
+    )
+    # As text: a report's NaN (no update behind the last layer) equals itself there.
+    return arrays and [str(replace(r, seconds=0.0)) for r in a.reports] == [
+        str(replace(r, seconds=0.0)) for r in b.reports
+    ]
+
+
+def test_every_layer_becomes_ternary_and_the_codes_say_so(images: Array) -> None:
+    network = residual_network()
+    before = {n: {k: a.copy() for k, a in own.items()} for n, own in network.params.items()}
+    result = run(network, images)
+    assert [report.name for report in result.reports] == ["conv1", "conv2", "fc"]
+    for name in network.weighted:
+        layer = result.network[name].layer
+        assert isinstance(layer, LinearMap)
+        packed = layer.pack(result.network.params[name])
+        assert len(np.unique(packed)) <= 3
+        assert np.array_equal(packed, result.quantized[name].weight())
+    for n, own in before.items():
+        for k, array in own.items():
+            assert np.array_equal(network.params[n][k], array), "the teacher moved"
+
+
+def test_reports_are_what_they_say(images: Array) -> None:
+    network = residual_network()
+    states: list[Progress] = []
+    run(network, images, on_layer=states.append)
+    end = len(network.nodes)
+    teacher = network.forward(images)
+    for index, state in enumerate(states):
+        report, name = state.reports[-1], state.reports[-1].name
+        student = state.network
+        norm = float((teacher**2).sum()) / 24
+        error = float(((student.forward(images) - teacher) ** 2).sum()) / 24
+        assert report.output_error == pytest.approx(error, rel=1e-9)
+        assert report.relative_output_error == pytest.approx(error / norm, rel=1e-9)
+        stop = network.position(name) + 1
+        z = network.advance(network.start(images), 0, stop)[name]
+        z_hat = student.advance(student.start(images), 0, stop)[name]
+        assert report.accumulated_error == pytest.approx(float(((z_hat - z) ** 2).sum()) / 24, rel=1e-9)
+        # (8): against the weights before this layer was quantized, with the quantized prefix's inputs.
+        previous = network if index == 0 else states[index - 1].network
+        mixed = student.replace({name: previous.params[name]})
+        z_star = mixed.advance(mixed.start(images), 0, stop)[name]
+        assert report.error == pytest.approx(float(((z_hat - z_star) ** 2).sum()) / 24, rel=1e-9)
+        assert stop <= end
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(images: Array) -> None:
+    network = residual_network(np.float32)
+    images = images.astype(np.float32)
+    states: list[Progress] = []
+    whole = run(network, images, on_layer=states.append)
+    for state in states[:-1]:
+        assert same(run(network, images, resume=state), whole)
+    # The comparison sees one wrong bit in the state that is resumed.
+    array = states[0].network.params["fc"]["weight"].copy()
+    array.flat[0] = np.nextafter(array.flat[0], np.float32(9))
+    spoiled = replace(states[0], network=states[0].network.replace({"fc": {"weight": array}}))
+    assert not same(run(network, images, resume=spoiled), whole)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(images: Array) -> None:
+    network = residual_network()
+    assert same(run(network, images), run(network, images))
+    assert not same(run(network, images), run(network, images, seed=1))
+
+
+def test_without_the_update_only_quantized_weights_change(images: Array) -> None:
+    network = residual_network()
+    result = run(network, images, replace(SETTINGS, update=None))
+    for name, own in network.params.items():
+        for key, array in own.items():
+            if (name, key) not in {("conv1", "weight"), ("conv2", "weight"), ("fc", "weight")}:
+                assert np.array_equal(result.network.params[name][key], array)
+
+
+def test_the_update_lowers_the_output_error(images: Array) -> None:
+    network = residual_network()
+    settings = replace(SETTINGS, update=replace(UPDATE, epochs=60, copies=1, statistics="running"))
+    with_update = run(network, images, settings).reports[-1].output_error
+    without = run(network, images, replace(SETTINGS, update=None)).reports[-1].output_error
+    assert with_update < 0.8 * without
+
+
+def test_layers_in_and_out_by_option(images: Array) -> None:
+    network = residual_network()
+    assert SETTINGS.chosen(network) == ("conv1", "conv2", "fc")
+    assert replace(SETTINGS, first=False).chosen(network) == ("conv2", "fc")
+    assert replace(SETTINGS, last=False, skip=("*2",)).chosen(network) == ("conv1",)
+    with pytest.raises(ValueError, match="must leave a layer to quantize"):
+        replace(SETTINGS, skip=("*",)).chosen(network)
+    with pytest.raises(ValueError, match=r"`levels` must name quantized layers, got \['conv9'\]"):
+        replace(SETTINGS, levels={"conv9": powers_of_two(5)}).chosen(network)
+    result = run(network, images, replace(SETTINGS, levels={"fc": powers_of_two(5)}, first=False))
+    assert [report.levels for report in result.reports] == [3, 5]
+
+
+def test_a_bias_becomes_a_row_by_option(images: Array) -> None:
+    result = run(residual_network(), images, replace(SETTINGS, bias=True))
+    fc = result.network.params["fc"]
+    assert len(np.unique(np.concatenate([fc["weight"].ravel(), fc["bias"]]))) <= 3
+    assert result.quantized["fc"].codes.shape == (1, 65, 3)
+
+
+def test_statistics_are_reestimated_exactly(images: Array) -> None:
+    network = reestimate_statistics(residual_network(), images, batch_size=7)
+    for name in ("bn1", "bn2"):
+        source = network[name].inputs[0]
+        z = network.advance(network.start(images), 0, network.position(name))[source]
+        assert np.allclose(
+            network.params[name]["running_mean"], z.mean(axis=(0, 2, 3)), rtol=1e-12, atol=1e-12
+        )
+        assert np.allclose(network.params[name]["running_var"], z.var(axis=(0, 2, 3), ddof=1), rtol=1e-12)
+    result = run(residual_network(), images, replace(SETTINGS, reestimate="end"))
+    assert not np.array_equal(
+        result.network.params["bn1"]["running_mean"],
+        run(residual_network(), images).network.params["bn1"]["running_mean"],
+    )
+
+
+def test_released_profile_runs_and_differs(images: Array) -> None:
+    network = residual_network()
+    solver = AdmmSettings.profile("released-2019")
+    released = replace(SETTINGS, profile="released-2019", solver_settings=solver)
+    result = run(network, images, released)
+    assert result.quantized["fc"].codes.shape == (1, 65, 3), "the bias of a linear layer is a row"
+    assert result.quantized["conv2"].codes.shape == (2, 18, 2)
+    assert not same(result, run(network, images))
+    assert same(result, run(network, images, released))
+
+
+def test_bad_input_is_named(images: Array) -> None:
+    network = residual_network()
+    spoiled = images.copy()
+    spoiled[3, 0, 1, 2] = np.nan
+    with pytest.raises(ValueError, match=r"`images` must be finite, got nan at index \(3, 0, 1, 2\)"):
+        run(network, spoiled)
+    with pytest.raises(ValueError, match="`images` must hold at least one image"):
+        run(network, images[:0])
+    with pytest.raises(TypeError, match="`x` must have the network's type float64, got float32"):
+        run(network, images.astype(np.float32))
+    with pytest.raises(ValueError, match="`resume` must come from a run over the layers"):
+        state = run(network, images, replace(SETTINGS, first=False))
+        run(network, images, resume=state)
+
+
+def test_dead_inputs_an_empty_layer_and_too_few_images_are_reported(images: Array) -> None:
+    network = residual_network()
+    images[:, 1] = 0.0  # a dead input channel of conv1
+    network = network.replace({"conv2": {"weight": np.zeros((4, 2, 3, 3))}})
+    result = run(network, images, replace(SETTINGS, update=None))
+    conv1, conv2, fc = result.reports
+    assert conv1.dead_inputs == 9 and conv1.rank == 9 and conv1.size == 18
+    assert conv2.zero_fraction == 1.0 and conv2.error == 0.0 and conv2.alpha == 0.0
+    assert fc.rank <= 24 < fc.size  # n < d: fewer images than inputs

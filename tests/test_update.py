@@ -1,0 +1,177 @@
+"""The weights update: what moves, what stays, what it minimizes, and that it repeats bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from refldnq._typing import Array
+from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, ReLU
+from refldnq.loss import output_error
+from refldnq.network import Network, Node
+from refldnq.update import Copy, UpdateResult, UpdateSettings, moving_arrays, update
+
+Problem = tuple[Network, list[Copy], Array]
+"""The student, the images at the cut with the teacher's outputs, the images."""
+
+CUT = 2
+SETTINGS = UpdateSettings(epochs=3, batch_size=8, learning_rate=1e-2, copies=1)
+
+
+def residual_network(seed: int = 0) -> Network:
+    rng = np.random.default_rng(seed)
+    nodes = (
+        Node("conv1", Conv2d(2, 4, 3, padding=1, bias=False), ("input",)),
+        Node("relu1", ReLU(), ("conv1",)),
+        Node("conv2", Conv2d(4, 4, 3, padding=1), ("relu1",)),
+        Node("bn", BatchNorm(4), ("conv2",)),
+        Node("add", Add(), ("bn", "relu1")),
+        Node("flatten", Flatten(), ("add",)),
+        Node("fc", Linear(4 * 16, 3), ("flatten",)),
+    )
+    params: dict[str, dict[str, Array]] = {}
+    for node in nodes:
+        shapes = node.layer.parameter_shapes()
+        if shapes:
+            params[node.name] = {key: 0.3 * rng.standard_normal(shape) for key, shape in shapes.items()}
+    params["bn"]["running_var"] = rng.uniform(0.5, 2.0, 4)
+    return Network(nodes, params, (2, 4, 4))
+
+
+@pytest.fixture
+def problem() -> Problem:
+    network = residual_network()
+    x = np.random.default_rng(1).standard_normal((24, 2, 4, 4))
+    target = residual_network(2).forward(x)
+    return network, [Copy(network.advance(network.start(x), 0, CUT), target)], x
+
+
+def run(problem: Problem, settings: UpdateSettings = SETTINGS, seed: int = 0) -> UpdateResult:
+    network, copies, _ = problem
+    return update(network, CUT, copies, settings, np.random.default_rng(seed))
+
+
+def same(a: Network, b: Network) -> bool:
+    return all(np.array_equal(a.params[n][k], b.params[n][k]) for n in a.params for k in a.params[n])
+
+
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_loss_falls_and_the_prefix_stays(
+    problem: Problem, optimizer: Literal["adam", "sgd"], statistics: Literal["running", "batch"]
+) -> None:
+    network = problem[0]
+    result = run(
+        problem, replace(SETTINGS, epochs=15, optimizer=optimizer, statistics=statistics, learning_rate=3e-3)
+    )
+    assert result.losses[-1] < 0.7 * result.losses[0]
+    assert result.images == 15 * 24 and result.steps == 15 * 3
+    assert np.array_equal(result.network.params["conv1"]["weight"], network.params["conv1"]["weight"])
+    moved = {
+        n
+        for n in network.params
+        for k in network.params[n]
+        if result.network.params[n][k] is not network.params[n][k]
+    }
+    assert moved == {"conv2", "bn", "fc"}
+    frozen = np.array_equal(result.network.params["bn"]["running_mean"], network.params["bn"]["running_mean"])
+    assert frozen == (statistics == "running")
+
+
+def test_one_sgd_step_is_the_gradient_of_the_output_error(problem: Problem) -> None:
+    network, copies, _ = problem
+    rate = 1e-4
+    settings = UpdateSettings(
+        epochs=1,
+        batch_size=24,
+        optimizer="sgd",
+        momentum=0.0,
+        learning_rate=rate,
+        statistics="running",
+        copies=1,
+    )
+    moved = run(problem, settings).network
+
+    def loss(key: str, index: tuple[int, ...], step: float) -> float:
+        array = network.params["conv2"][key].copy()
+        array[index] += step
+        changed = network.replace({"conv2": {key: array}})
+        live = changed.advance(copies[0].live, CUT, len(network.nodes))
+        return output_error(live["fc"], copies[0].target)[0]
+
+    for key, index in (("weight", (1, 2, 0, 1)), ("bias", (3,))):
+        slope = (loss(key, index, 1e-5) - loss(key, index, -1e-5)) / 2e-5
+        step = (network.params["conv2"][key] - moved.params["conv2"][key])[index] / rate
+        assert abs(step - slope) <= 1e-6 * max(1.0, abs(slope))
+        assert not abs(2 * step - slope) <= 1e-6 * max(1.0, abs(slope))  # a planted factor 2 is seen
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(problem: Problem) -> None:
+    assert same(run(problem).network, run(problem).network)
+    assert not same(run(problem).network, run(problem, seed=1).network)
+
+
+@pytest.mark.parametrize(
+    ("weights", "affine", "names"), [(True, False, {"conv2", "fc"}), (False, True, {"bn"})]
+)
+def test_the_settings_choose_what_moves(
+    problem: Problem, weights: bool, affine: bool, names: set[str]
+) -> None:
+    arrays = moving_arrays(problem[0], CUT, replace(SETTINGS, weights=weights, affine=affine))
+    assert set(arrays) == names
+    assert all("running_mean" not in own for own in arrays.values())
+
+
+def test_epochs_take_the_copies_in_turn(problem: Problem) -> None:
+    network, (copy,), _ = problem
+    zero = Copy(copy.live, np.zeros_like(copy.target))
+    settings = replace(SETTINGS, epochs=2, learning_rate=1e-12, copies=2)
+    first, second = update(network, CUT, [copy, zero], settings, np.random.default_rng(0)).losses
+    alone = update(network, CUT, [copy], settings, np.random.default_rng(0)).losses
+    assert first == pytest.approx(alone[0], rel=1e-9)
+    assert abs(second - alone[1]) > 1e-3
+
+
+def test_patience_stops_a_stalled_update(problem: Problem) -> None:
+    # Running statistics: the loss of an epoch does not depend on how the images were batched.
+    result = run(problem, replace(SETTINGS, epochs=50, learning_rate=1e-12, patience=3, statistics="running"))
+    assert len(result.losses) == 4
+    assert len(run(problem, replace(SETTINGS, epochs=6, patience=3, tolerance=0.0)).losses) == 6
+
+
+def test_behind_the_last_layer_nothing_moves(problem: Problem) -> None:
+    network, copies, x = problem
+    end = len(network.nodes)
+    result = update(
+        network, end, [Copy({"fc": network.forward(x)}, copies[0].target)], SETTINGS, np.random.default_rng(0)
+    )
+    assert result.network is network and result.losses == ()
+
+
+def test_divergence_is_an_error_that_names_the_learning_rate(problem: Problem) -> None:
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="`learning_rate` must be small enough"):
+        run(problem, replace(SETTINGS, epochs=50, optimizer="sgd", learning_rate=1e6))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "`epochs`"),
+        ({"learning_rate": 0.0}, "`learning_rate`"),
+        ({"learning_rate": float("nan")}, "`learning_rate`"),
+        ({"optimizer": "lamb"}, "`optimizer` must be one of 'adam', 'sgd'"),
+        ({"weights": False, "affine": False}, "nothing would move"),
+        ({"copies": 0}, "`copies`"),
+    ],
+)
+def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **change)
+
+
+def test_no_copy_is_refused(problem: Problem) -> None:
+    with pytest.raises(ValueError, match="`copies` must hold at least one version"):
+        update(problem[0], CUT, [], SETTINGS, np.random.default_rng(0))
