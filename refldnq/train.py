@@ -1,0 +1,339 @@
+"""Supervised training by manual backpropagation: of a whole network, and of what quantization left free.
+
+The second is step 6 of Algorithm 1. Both are the same loop; they differ in which arrays move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from refldnq._checks import check_choice, check_finite, check_float, check_integer, check_number, check_shape
+from refldnq._typing import Array, Int64Array
+from refldnq.data.augment import augment
+from refldnq.layers import Dropout
+from refldnq.loss import cross_entropy
+from refldnq.network import INPUT, Network
+from refldnq.optim import SGD, Adam, Optimizer, learning_rate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSettings:
+    """How a network is trained with labels.
+
+    Parameters
+    ----------
+    epochs : int, optional
+        Passes over the images.
+    batch_size : int, optional
+        Most images a step of the optimizer; the batches of an epoch differ by at most one image.
+    optimizer : {'adam', 'sgd'}, optional
+        The rule.
+    learning_rate : float, optional
+        The rate of the first step.
+    schedule : {'cosine', 'constant'}, optional
+        How the rate falls over the steps.
+    momentum, weight_decay : float, optional
+        SGD's momentum; L2 penalty of either rule, on every array that moves.
+    statistics : {'batch', 'running'}, optional
+        What batch normalization uses: the batch's statistics, while the running ones follow (train mode); or
+        the running ones, which stand still.
+    crop : int, optional
+        Zeros added on each side before a random crop to the old size, in pixels; 0 means none.
+    flip : bool, optional
+        Whether half of the images are mirrored left to right. Off: a mirrored digit is not a digit.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+    TypeError
+        If a setting is of another type.
+
+    Notes
+    -----
+    The defaults are chosen here, for the two networks for the 8x8 digits, by five-fold cross-validation on
+    the training split: 98.2 % (MLP) and 99.0 % (CNN), against 96.9 and 98.5 % with 40 epochs from a rate of
+    0.003.
+    """
+
+    epochs: int = 60
+    batch_size: int = 64
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 0.01
+    schedule: Literal["cosine", "constant"] = "cosine"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    statistics: Literal["batch", "running"] = "batch"
+    crop: int = 1
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        check_integer("epochs", self.epochs, at_least=1)
+        check_integer("batch_size", self.batch_size, at_least=1)
+        check_choice("optimizer", self.optimizer, ("adam", "sgd"))
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_choice("schedule", self.schedule, ("cosine", "constant"))
+        check_number("momentum", self.momentum, at_least=0)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+        check_choice("statistics", self.statistics, ("batch", "running"))
+        check_integer("crop", self.crop, at_least=0)
+
+    def rule(self) -> Optimizer:
+        """The optimizer that the settings name."""
+        if self.optimizer == "adam":
+            return Adam(weight_decay=self.weight_decay)
+        return SGD(momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What happened in one pass over the images.
+
+    Parameters
+    ----------
+    index : int
+        From 0.
+    loss : float
+        Mean cross-entropy of the batches, in nats.
+    accuracy : float
+        Share of images classified right, as the batches were seen: augmented, before their step.
+    """
+
+    index: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """The trained network.
+
+    Parameters
+    ----------
+    network : Network
+        With the moved arrays and the running statistics of the end.
+    history : tuple of Epoch
+        One entry an epoch.
+    """
+
+    network: Network
+    history: tuple[Epoch, ...]
+
+
+def train(
+    network: Network,
+    images: Array,
+    labels: Int64Array,
+    settings: TrainSettings,
+    rng: np.random.Generator,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> TrainResult:
+    """Minimize the cross-entropy of the labels over all arrays of a network.
+
+    Parameters
+    ----------
+    network : Network
+        Where to start; its output is logits (n, k). It stays as it is.
+    images : Array, shape (n, *input_shape)
+        Preprocessed inputs of the network's type.
+    labels : Array, shape (n,), int64
+        Class indices.
+    settings : TrainSettings
+        Optimizer, schedule, length, augmentation.
+    rng : numpy.random.Generator
+        Orders and augments the images, and drops where the network has dropout.
+    on_epoch : callable, optional
+        Called after every epoch.
+
+    Returns
+    -------
+    TrainResult
+        Bit for bit the same on one machine with one number of threads.
+
+    Raises
+    ------
+    ValueError
+        If the images or labels do not fit, or training diverges.
+    TypeError
+        If the images' type is not the network's, or the labels are not integers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refldnq.layers import Linear
+    >>> from refldnq.network import Node
+    >>> layer = Linear(2, 2)
+    >>> start = {"fc": {"weight": np.zeros((2, 2)), "bias": np.zeros(2)}}
+    >>> network = Network((Node("fc", layer, ("input",)),), start, (2,))
+    >>> x = np.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> settings = TrainSettings(epochs=50, learning_rate=0.1, crop=0)
+    >>> result = train(network, x, np.array([0, 1]), settings, np.random.default_rng(0))
+    >>> result.history[-1].accuracy
+    1.0
+    """
+    return _fit(network, _learnable(network), images, labels, settings, rng, on_epoch)
+
+
+def fine_tune(
+    network: Network,
+    images: Array,
+    labels: Int64Array,
+    quantized: Collection[str],
+    settings: TrainSettings,
+    rng: np.random.Generator,
+    *,
+    biases: bool = False,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> TrainResult:
+    """Train with labels what quantization left free: batch normalization and layers that are not quantized.
+
+    Parameters
+    ----------
+    network : Network
+        The quantized network.
+    images : Array, shape (n, *input_shape)
+        Preprocessed inputs of the network's type.
+    labels : Array, shape (n,), int64
+        Class indices.
+    quantized : collection of str
+        Names of the quantized layers; their weights stay bit for bit.
+    settings : TrainSettings
+        Optimizer, schedule, length, augmentation.
+    rng : numpy.random.Generator
+        Orders and augments the images, and drops where the network has dropout.
+    biases : bool, optional
+        Whether the biases of the quantized layers move too; right only where they were not quantized.
+    on_epoch : callable, optional
+        Called after every epoch.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    KeyError
+        If a name of `quantized` is not a layer with weights.
+    ValueError
+        If nothing is left to move, the images or labels do not fit, or training diverges.
+    TypeError
+        If the images' type is not the network's, or the labels are not integers.
+
+    Notes
+    -----
+    [LDNQ] Algorithm 1, step 6: "using label information to finetune parameters in batch normalization layers
+    and unquantized layer". The paper leaves open what becomes of the biases of quantized layers; here they
+    stay, unless `biases`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refldnq.layers import Linear
+    >>> from refldnq.network import Node
+    >>> layer = Linear(2, 2, bias=False)
+    >>> nodes = (Node("fc1", layer, ("input",)), Node("fc2", layer, ("fc1",)))
+    >>> params = {name: {"weight": np.eye(2)} for name in ("fc1", "fc2")}
+    >>> network, settings = Network(nodes, params, (2,)), TrainSettings(epochs=1, crop=0)
+    >>> x, labels = np.array([[1.0, 0.0]]), np.array([1])
+    >>> result = fine_tune(network, x, labels, ["fc1"], settings, np.random.default_rng(0))
+    >>> result.network.params["fc1"]["weight"]
+    array([[1., 0.],
+           [0., 1.]])
+    >>> bool((result.network.params["fc2"]["weight"] == np.eye(2)).all())
+    False
+    """
+    unknown = sorted(set(quantized) - set(network.weighted))
+    if unknown:
+        raise KeyError(f"`quantized` must name layers with weights, got {unknown}.")
+    moving: dict[str, tuple[str, ...]] = {}
+    for name, own in _learnable(network).items():
+        free = own if name not in quantized else tuple(key for key in own if biases and key == "bias")
+        if free:
+            moving[name] = free
+    if not moving:
+        raise ValueError(f"`quantized` must leave an array to move, got all of {list(network.weighted)}.")
+    return _fit(network, moving, images, labels, settings, rng, on_epoch)
+
+
+def _learnable(network: Network) -> dict[str, tuple[str, ...]]:
+    # Names of the arrays that gradients may move, by layer.
+    names: dict[str, tuple[str, ...]] = {}
+    for node in network.nodes:
+        own = tuple(key for key in network.params.get(node.name, {}) if key not in node.layer.buffers)
+        if own:
+            names[node.name] = own
+    return names
+
+
+def _fit(
+    network: Network,
+    moving: dict[str, tuple[str, ...]],
+    images: Array,
+    labels: Int64Array,
+    settings: TrainSettings,
+    rng: np.random.Generator,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> TrainResult:
+    count = _check_data(network, images, labels)
+    mode: Literal["train", "eval"] = "train" if settings.statistics == "batch" else "eval"
+    batches = -(-count // settings.batch_size)
+    end, last = len(network.nodes), network.nodes[-1].name
+    rule = settings.rule()
+    arrays = {name: {key: network.params[name][key] for key in keys} for name, keys in moving.items()}
+    state = rule.start(arrays)
+    history: list[Epoch] = []
+    done = 0
+    for index in range(settings.epochs):
+        loss = hits = 0.0
+        # Batches of nearly equal size: a last batch of one image has no variance for batch normalization.
+        for batch in np.array_split(rng.permutation(count), batches):
+            x = images[batch]
+            if settings.crop or settings.flip:
+                x = augment(x, rng, crop=settings.crop, flip=settings.flip)
+            params = {**network.params, **_masks(network, batch.size, rng)}
+            with np.errstate(over="ignore", invalid="ignore"):  # divergence is reported below, once
+                run = network.record({INPUT: x}, 0, end, mode=mode, params=params)
+                value, dy = cross_entropy(run.live[last], labels[batch])
+            if not np.isfinite(value):
+                raise ValueError(
+                    f"`learning_rate` must be small enough for training to converge, got "
+                    f"{settings.learning_rate!r}: the loss is {value} after {done} steps."
+                )
+            _, gradients = network.backward(run, {last: dy}, moving=arrays, params=params)
+            rate = learning_rate(settings.schedule, settings.learning_rate, done, settings.epochs * batches)
+            done += 1
+            arrays, state = rule.step(arrays, gradients, state, rate=rate, count=done)
+            network = network.replace(arrays).replace(run.statistics)
+            loss += value * batch.size
+            hits += float(np.sum(run.live[last].argmax(axis=1) == labels[batch]))
+        history.append(Epoch(index, loss / count, hits / count))
+        if on_epoch is not None:
+            on_epoch(history[-1])
+    return TrainResult(network, tuple(history))
+
+
+def _check_data(network: Network, images: Array, labels: Int64Array) -> int:
+    check_finite("images", check_float("images", images))
+    check_shape("images", images, (None, *network.input_shape))
+    if images.dtype != network.dtype:
+        raise TypeError(f"`images` must have the network's type {network.dtype}, got {images.dtype}.")
+    count = check_integer("n", images.shape[0], at_least=1)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(f"`labels` must be integers, got {labels.dtype}.")
+    check_shape("labels", labels, (count,))
+    return count
+
+
+def _masks(network: Network, count: int, rng: np.random.Generator) -> dict[str, dict[str, Array]]:
+    # A fresh mask for every dropout layer: layers draw no random numbers themselves.
+    masks: dict[str, dict[str, Array]] = {}
+    for node in network.nodes:
+        if isinstance(node.layer, Dropout):
+            shape = (count, *network.shapes[node.name])
+            masks[node.name] = {"mask": node.layer.mask(rng, shape, network.dtype)}
+    return masks

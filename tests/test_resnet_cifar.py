@@ -1,0 +1,174 @@
+"""The CIFAR ResNets against PyTorch, and public checkpoints on real images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refldnq._typing import Array, Int64Array
+from refldnq.loss import cross_entropy
+from refldnq.models import build, preprocess
+from refldnq.network import Network
+
+torch = pytest.importorskip("torch", reason="PyTorch is the independent oracle and reads the checkpoints")
+F = torch.nn.functional
+
+CHECKPOINTS = {20: "resnet20-12fca82f.th", 32: "resnet32-d509ac18.th", 56: "resnet56-4bfd9763.th"}
+TOLERANCE = {np.float32: 1e-4, np.float64: 1e-11}
+"""Relative to the largest entry of what is compared: 1000 and 50000 units in the last place."""
+
+
+class TorchResNet(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """The same network written down a second time, with PyTorch's layers; option-A shortcuts."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.blocks: list[tuple[str, int, int]] = []
+        self._put("conv1", torch.nn.Conv2d(3, 16, 3, padding=1, bias=False))
+        self._put("bn1", torch.nn.BatchNorm2d(16))
+        c = 16
+        for stage, width in ((1, 16), (2, 32), (3, 64)):
+            for i in range((depth - 2) // 6):
+                name, stride = f"layer{stage}.{i}", 2 if stage > 1 and i == 0 else 1
+                self._put(f"{name}.conv1", torch.nn.Conv2d(c, width, 3, stride, 1, bias=False))
+                self._put(f"{name}.bn1", torch.nn.BatchNorm2d(width))
+                self._put(f"{name}.conv2", torch.nn.Conv2d(width, width, 3, 1, 1, bias=False))
+                self._put(f"{name}.bn2", torch.nn.BatchNorm2d(width))
+                self.blocks.append((name, stride, width - c))
+                c = width
+        self._put("linear", torch.nn.Linear(64, 10))
+
+    def _put(self, name: str, module: Any) -> None:
+        self.add_module(name.replace(".", "/"), module)
+
+    def at(self, name: str) -> Any:
+        return self.get_submodule(name.replace(".", "/"))
+
+    def forward(self, x: Any) -> Any:
+        x = F.relu(self.at("bn1")(self.at("conv1")(x)))
+        for name, stride, new in self.blocks:
+            y = F.relu(self.at(f"{name}.bn1")(self.at(f"{name}.conv1")(x)))
+            y = self.at(f"{name}.bn2")(self.at(f"{name}.conv2")(y))
+            if stride == 2:
+                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, new // 2, new // 2))
+            x = F.relu(y + x)
+        return self.at("linear")(x.mean(dim=(2, 3)))
+
+
+def twin(network: Network, depth: int) -> TorchResNet:
+    """A PyTorch network with the same arrays."""
+    module = TorchResNet(depth)
+    module.to(torch.float64 if network.dtype == np.float64 else torch.float32)
+    with torch.no_grad():
+        for name, own in network.params.items():
+            for key, array in own.items():
+                getattr(module.at(name), key).copy_(torch.from_numpy(array.copy()))
+    return module
+
+
+def relative_error(got: Array, want: Array) -> float:
+    """Largest difference over the largest entry; NaN if either has one."""
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+def check_same(network: Network, module: TorchResNet, x: Array, labels: Int64Array, mode: Any) -> None:
+    """Logits, gradients of all arrays and of the input, and new running statistics, against PyTorch's."""
+    tolerance = TOLERANCE[network.dtype.type]
+    run = network.record(network.start(x), 0, len(network.nodes), mode=mode)
+    logits = run.live["linear"]
+    _, dy = cross_entropy(logits, labels)
+    dinputs, gradients = network.backward(run, {"linear": dy}, wrt_inputs=True)
+
+    module.train(mode == "train")
+    x_torch = torch.from_numpy(x).requires_grad_()
+    y_torch = module(x_torch)
+    F.cross_entropy(y_torch, torch.from_numpy(labels)).backward()
+
+    pairs = {"logits": (logits, y_torch.detach().numpy()), "dx": (dinputs["input"], x_torch.grad.numpy())}
+    for name, own in gradients.items():
+        for key, gradient in own.items():
+            pairs[f"d {name} {key}"] = (gradient, getattr(module.at(name), key).grad.numpy())
+    for name, buffers in run.statistics.items():
+        for key, array in buffers.items():
+            pairs[f"{name} {key}"] = (array, getattr(module.at(name), key).numpy())
+    assert len(pairs) == 2 + 3 * 19 + 2 + (2 * 19 if mode == "train" else 0)
+    errors = {name: relative_error(got, want) for name, (got, want) in pairs.items()}
+    worst = max(errors, key=lambda name: (np.isnan(errors[name]), errors[name]))
+    if not errors[worst] <= tolerance:
+        raise AssertionError(f"{worst}: relative error {errors[worst]:.2e} > {tolerance:.0e}")
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_random_weights_give_pytorchs_logits_and_gradients(dtype: Any, mode: str) -> None:
+    # At seed 0 one ReLU stands within rounding of 0, where float32 may take either derivative.
+    rng = np.random.default_rng(1)
+    network = build("resnet20", rng).astype(dtype)
+    x = rng.standard_normal((4, 3, 32, 32)).astype(dtype)
+    check_same(network, twin(network, 20), x, np.array([0, 3, 9, 3]), mode)
+
+
+def test_the_comparison_sees_one_wrong_number() -> None:
+    rng = np.random.default_rng(0)
+    network = build("resnet20", rng)
+    wrong = network.params["layer2.0.conv1"]["weight"].copy()
+    wrong[3, 2, 1, 0] *= 1.001
+    x = rng.standard_normal((2, 3, 32, 32))
+    with pytest.raises(AssertionError, match="relative error"):
+        check_same(
+            network.replace({"layer2.0.conv1": {"weight": wrong}}),
+            twin(network, 20),
+            x,
+            np.array([1, 2]),
+            "eval",
+        )
+
+
+# ------------------------------------------------------------------ real data
+
+
+def load(data_dir: Path, depth: int, dtype: Any) -> Network:
+    """The network with the arrays of the public checkpoint, by name."""
+    path = data_dir / "weights" / CHECKPOINTS[depth]
+    if not path.exists():
+        pytest.skip(f"{path.name} is not in the data folder")
+    tensors = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    arrays: dict[str, dict[str, Array]] = {}
+    for key, tensor in tensors.items():
+        layer, _, name = key.removeprefix("module.").rpartition(".")
+        if name != "num_batches_tracked":
+            arrays.setdefault(layer, {})[name] = tensor.numpy().astype(dtype)
+    network = build(f"resnet{depth}", np.random.default_rng(0)).astype(dtype)
+    assert set(arrays) == set(network.params)
+    return network.replace(arrays)
+
+
+def cifar_test(data_dir: Path) -> tuple[Array, Int64Array]:
+    """The CIFAR-10 test images as bytes, and their labels."""
+    path = data_dir / "cifar-10-batches-bin" / "test_batch.bin"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not in the data folder")
+    records = np.fromfile(path, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_checkpoint_gives_pytorchs_logits_and_gradients(data_dir: Path, dtype: Any) -> None:
+    network = load(data_dir, 20, dtype)
+    images, labels = cifar_test(data_dir)
+    x = np.asarray(preprocess("resnet20")(images[:32], dtype))
+    check_same(network, twin(network, 20), x, labels[:32], "eval")
+
+
+@pytest.mark.parametrize(("depth", "right"), [(20, 9152), (32, 9241), (56, 9317)])
+def test_checkpoint_classifies_as_published(data_dir: Path, depth: int, right: int) -> None:
+    # Counts of PyTorch on the 9,977 images at hand; 2 images of slack for float32 sums in another order.
+    network = load(data_dir, depth, np.float32)
+    images, labels = cifar_test(data_dir)
+    assert len(images) == 9977
+    logits = network.forward(np.asarray(preprocess(f"resnet{depth}")(images, np.float32)))
+    hits = int(np.sum(logits.argmax(axis=1) == labels))
+    assert abs(hits - right) <= 2, f"{hits} images right, {right} expected"
