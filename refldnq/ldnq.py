@@ -8,17 +8,16 @@ problem (10) (step 3), the weights update of the rest (step 4). This module is t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from refldnq._checks import check_choice, check_finite, check_float, check_integer
 from refldnq._typing import Array, Float64Array
 from refldnq.codebook import Codebook, powers_of_two
-from refldnq.data.augment import augment
 from refldnq.hessian import Hessian, accumulate_hessian
 from refldnq.layers.base import LinearMap
 from refldnq.layers.batchnorm import BatchNorm
@@ -27,7 +26,8 @@ from refldnq.model import QuantizedWeight
 from refldnq.network import INPUT, Live, Network
 from refldnq.released import HESSIAN_IMAGES, ReleasedUpdate, released_hessian, released_update
 from refldnq.solvers.base import Solution, get_solver
-from refldnq.update import Copy, UpdateResult, UpdateSettings, update
+from refldnq.update import Copy, UpdateResult, UpdateSettings, moving_arrays, update
+from refldnq.versions import Versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +269,7 @@ def ldnq(
     ... )
     >>> params = {"fc1": {"weight": rng.standard_normal((8, 4)), "bias": np.zeros(8)},
     ...           "fc2": {"weight": rng.standard_normal((2, 8)), "bias": np.zeros(2)}}
-    >>> settings = LdnqSettings(update=UpdateSettings(epochs=2, copies=1))
+    >>> settings = LdnqSettings(update=UpdateSettings(epochs=2, copies=1, pool=1))
     >>> network, images = Network(nodes, params, (4,)), rng.standard_normal((50, 4))
     >>> result = ldnq(network, images, settings, np.random.default_rng(1))
     >>> len(np.unique(result.network.params["fc2"]["weight"]))
@@ -283,11 +283,14 @@ def ldnq(
     state = resume or Progress(network=network, quantized={}, reports=(), total=len(names))
     if [report.name for report in state.reports] != list(names[: len(state.reports)]):
         raise ValueError(f"`resume` must come from a run over the layers {names}, got {state.reports}.")
-    cascade = _Cascade(network, state.network, images, settings, copy_stream)
+    cascade = _Cascade(network, state.network, images, settings.batch_size)
+    versions = None
+    if settings.update is not None and settings.profile == "paper":
+        versions = Versions(network, images, settings.update, len(names), copy_stream, settings.batch_size)
     if state.reports:
         cascade.move(state.network, state.network.position(state.reports[-1].name) + 1)
     for index in range(len(state.reports), len(names)):  # [LDNQ] Algorithm 1, step 1
-        state = _quantize_layer(state, names[index], cascade, settings, streams[index])
+        state = _quantize_layer(state, names[index], cascade, versions, settings, streams[index])
         if index == len(names) - 1 and settings.reestimate == "end":
             state = replace(state, network=reestimate_statistics(state.network, images, settings.batch_size))
         if on_layer is not None:
@@ -298,48 +301,65 @@ def ldnq(
 class _Cascade:
     """The images on their way through the teacher and the student, kept at the cut behind the frozen layers.
 
-    The first copy is the images as they are; it makes the Hessian and the reported errors. All copies move on
-    together, so every layer is evaluated once a copy in the whole run.
+    They make the Hessian and the reported errors, and move on from cut to cut: every layer is evaluated once.
     """
 
-    def __init__(
-        self,
-        teacher: Network,
-        student: Network,
-        images: Array,
-        settings: LdnqSettings,
-        rng: np.random.Generator,
-    ) -> None:
-        self.teacher, self.images, self.size = teacher, images, settings.batch_size
-        self.cut = 0
+    def __init__(self, teacher: Network, student: Network, images: Array, batch_size: int) -> None:
+        self.teacher, self.images, self.size = teacher, images, batch_size
+        self.target = teacher.forward(images, batch_size=batch_size)
         self.reference: Live = teacher.start(images)
-        how = settings.update
-        versions = [images]
-        if how is not None and settings.profile == "paper":
-            versions += [augment(images, rng, crop=how.crop, flip=how.flip) for _ in range(how.copies - 1)]
-        self.lives: list[Live] = [student.start(version) for version in versions]
-        self.targets = [teacher.forward(version, batch_size=self.size) for version in versions]
+        self.live: Live = student.start(images)
+        self.cut = 0
 
     def move(self, student: Network, stop: int) -> None:
         """Evaluate the teacher and the student, in eval mode, up to cut `stop`."""
         self.reference = _advance(self.teacher, self.reference, self.cut, stop, self.size)
-        for i, live in enumerate(self.lives):
-            self.lives[i] = _advance(student, live, self.cut, stop, self.size)
+        self.live = _advance(student, self.live, self.cut, stop, self.size)
         self.cut = stop
 
     def restart(self) -> None:
         """Go back to the input: something before the cut has moved."""
-        self.cut, self.reference = 0, {INPUT: self.images}
-        self.lives = [{INPUT: self.images}]
-
-    def copies(self) -> list[Copy]:
-        """The versions of the images at the cut, with the teacher's outputs."""
-        return [Copy(live, target) for live, target in zip(self.lives, self.targets, strict=True)]
+        self.cut, self.reference, self.live = 0, {INPUT: self.images}, {INPUT: self.images}
 
     def output(self, student: Network) -> Array:
-        """The student's final output for the images as they are."""
+        """The student's final output for the images."""
         end = len(student.nodes)
-        return _advance(student, self.lives[0], self.cut, end, self.size)[student.nodes[-1].name]
+        return _advance(student, self.live, self.cut, end, self.size)[student.nodes[-1].name]
+
+
+class _Copies(Sequence[Copy]):
+    """A step's versions of the images at the cut, each evaluated up to there once, when its epoch begins.
+
+    They are kept only if there are fewer of them than epochs: a version's activations can take 60 MB.
+    """
+
+    def __init__(
+        self, cascade: _Cascade, student: Network, versions: Versions, step: int, epochs: int
+    ) -> None:
+        self.cascade, self.student, self.versions = cascade, student, versions
+        self.numbers = versions.of_step(step)
+        self.kept: dict[int, Copy] | None = {} if len(self.numbers) < epochs else None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Copy: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Copy]: ...
+    def __getitem__(self, index: int | slice) -> Copy | Sequence[Copy]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if self.kept is not None and index in self.kept:
+            return self.kept[index]
+        number, cascade = self.numbers[index], self.cascade
+        live = cascade.live  # version 0 is at the cut already
+        if number:
+            live = _advance(self.student, {INPUT: self.versions.images(number)}, 0, cascade.cut, cascade.size)
+        copy = Copy(live, self.versions.target(number))
+        if self.kept is not None:
+            self.kept[index] = copy
+        return copy
 
 
 def _advance(network: Network, live: Live, start: int, stop: int, size: int) -> Live:
@@ -352,7 +372,12 @@ def _advance(network: Network, live: Live, start: int, stop: int, size: int) -> 
 
 
 def _quantize_layer(
-    state: Progress, name: str, cascade: _Cascade, settings: LdnqSettings, rng: np.random.Generator
+    state: Progress,
+    name: str,
+    cascade: _Cascade,
+    versions: Versions | None,
+    settings: LdnqSettings,
+    rng: np.random.Generator,
 ) -> Progress:
     began = time.perf_counter()
     network = state.network
@@ -362,7 +387,7 @@ def _quantize_layer(
     released = settings.profile == "released-2019"
     bias = "bias" in network.params[name] and (isinstance(layer, Linear) if released else settings.bias)
     cascade.move(network, position)
-    x_hat = cascade.lives[0][network[name].inputs[0]]
+    x_hat = cascade.live[network[name].inputs[0]]
     hessian = _hessian(layer, x_hat, settings, bias)  # step 2
     packed = layer.pack(network.params[name], bias=bias).astype(np.float64)
     codebook = settings.levels.get(name, settings.codebook)
@@ -382,9 +407,11 @@ def _quantize_layer(
         network = result.network
         cascade.restart()
         cascade.move(network, position + 1)
-    elif settings.update is not None:
-        result = update(network, position + 1, cascade.copies(), settings.update, rng)  # step 4
-        network = result.network
+    elif settings.update is not None and versions is not None:
+        if moving_arrays(network, position + 1, settings.update):  # behind the last layer nothing moves
+            copies = _Copies(cascade, network, versions, len(state.reports), settings.update.epochs)
+            result = update(network, position + 1, copies, settings.update, rng)  # step 4
+            network = result.network
     report = _report(name, codebook, hessian, packed, solution, cascade, network)
     report = replace(
         report,
@@ -421,8 +448,8 @@ def _report(
     cascade: _Cascade,
     network: Network,
 ) -> LayerReport:
-    z, z_hat = cascade.reference[name], cascade.lives[0][name]
-    y, y_hat = cascade.targets[0], cascade.output(network)
+    z, z_hat = cascade.reference[name], cascade.live[name]
+    y, y_hat = cascade.target, cascade.output(network)
     zero = 0.5 * float(np.einsum("gdm,gde,gem->", packed, hessian.blocks, packed, optimize=True))
     alpha = np.asarray(solution.alpha)
     return LayerReport(

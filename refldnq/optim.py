@@ -166,6 +166,34 @@ class Adam(Optimizer):
         return array - rate * corrected / scale, (first, second)
 
 
+def optimizer_from(name: str, *, momentum: float, weight_decay: float) -> Optimizer:
+    """The optimizer that settings name.
+
+    Parameters
+    ----------
+    name : {'adam', 'sgd'}
+        The rule.
+    momentum : float
+        SGD's; Adam has its own.
+    weight_decay : float
+        Of either.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or a number is out of range.
+
+    Examples
+    --------
+    >>> optimizer_from("sgd", momentum=0.5, weight_decay=0.0)
+    SGD(momentum=0.5, weight_decay=0.0)
+    """
+    check_choice("optimizer", name, ("adam", "sgd"))
+    if name == "adam":
+        return Adam(weight_decay=weight_decay)
+    return SGD(momentum=momentum, weight_decay=weight_decay)
+
+
 def learning_rate(schedule: str, peak: float, step: int, steps: int) -> float:
     r"""The learning rate of step `step` (from 0) of `steps`.
 

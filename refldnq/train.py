@@ -17,7 +17,7 @@ from refldnq.data.augment import augment
 from refldnq.layers import Dropout
 from refldnq.loss import cross_entropy
 from refldnq.network import INPUT, Network
-from refldnq.optim import SGD, Adam, Optimizer, learning_rate
+from refldnq.optim import learning_rate, optimizer_from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,12 +81,6 @@ class TrainSettings:
         check_number("weight_decay", self.weight_decay, at_least=0)
         check_choice("statistics", self.statistics, ("batch", "running"))
         check_integer("crop", self.crop, at_least=0)
-
-    def rule(self) -> Optimizer:
-        """The optimizer that the settings name."""
-        if self.optimizer == "adam":
-            return Adam(weight_decay=self.weight_decay)
-        return SGD(momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +277,7 @@ def _fit(
     mode: Literal["train", "eval"] = "train" if settings.statistics == "batch" else "eval"
     batches = -(-count // settings.batch_size)
     end, last = len(network.nodes), network.nodes[-1].name
-    rule = settings.rule()
+    rule = optimizer_from(settings.optimizer, momentum=settings.momentum, weight_decay=settings.weight_decay)
     arrays = {name: {key: network.params[name][key] for key in keys} for name, keys in moving.items()}
     state = rule.start(arrays)
     history: list[Epoch] = []

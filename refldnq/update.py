@@ -19,7 +19,7 @@ from refldnq._typing import Array, NetworkParams
 from refldnq.layers.base import LinearMap
 from refldnq.loss import output_error
 from refldnq.network import Live, Network
-from refldnq.optim import SGD, Adam, Optimizer, learning_rate
+from refldnq.optim import learning_rate, optimizer_from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +48,10 @@ class UpdateSettings:
         What batch normalization uses behind the cut: its running statistics, which stand still; or the
         batch's, while the running ones follow (train mode).
     copies : int, optional
-        Number of versions of the images, the first as they are, the others cropped and flipped at random.
-        An epoch uses one version; versions are used in turn. 1 means no augmentation.
+        Versions of the images in one step of Algorithm 1; an epoch uses one of them, in turn.
+    pool : int, optional
+        Versions in the whole run: one is the images as they are, the others are cropped and flipped at random.
+        Steps take them in turn. 1 means no augmentation.
     crop : int, optional
         Zeros added on each side before a random crop to the old size, in pixels.
     flip : bool, optional
@@ -71,7 +73,7 @@ class UpdateSettings:
     (``benchmarks/study.py`` and its results).
     """
 
-    epochs: int = 30
+    epochs: int = 16
     batch_size: int = 50
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
@@ -82,6 +84,7 @@ class UpdateSettings:
     affine: bool = True
     statistics: Literal["running", "batch"] = "batch"
     copies: int = 16
+    pool: int = 96
     crop: int = 4
     flip: bool = True
     patience: int = 0
@@ -97,17 +100,13 @@ class UpdateSettings:
         check_number("weight_decay", self.weight_decay, at_least=0)
         check_choice("statistics", self.statistics, ("running", "batch"))
         check_integer("copies", self.copies, at_least=1)
+        if check_integer("pool", self.pool, at_least=1) < self.copies:
+            raise ValueError(f"`pool` must be at least `copies`, {self.copies}, got {self.pool}.")
         check_integer("crop", self.crop, at_least=0)
         check_integer("patience", self.patience, at_least=0)
         check_number("tolerance", self.tolerance, at_least=0)
         if not (self.weights or self.affine):
             raise ValueError("`weights` or `affine` must be True: nothing would move.")
-
-    def rule(self) -> Optimizer:
-        """The optimizer that the settings name."""
-        if self.optimizer == "adam":
-            return Adam(weight_decay=self.weight_decay)
-        return SGD(momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,16 +233,19 @@ def update(
     if not arrays:
         return UpdateResult(network, (), 0, 0)
     mode: Literal["train", "eval"] = "train" if settings.statistics == "batch" else "eval"
-    rule = settings.rule()
+    rule = optimizer_from(settings.optimizer, momentum=settings.momentum, weight_decay=settings.weight_decay)
     state = rule.start(arrays)
     params: NetworkParams = network.params
     end, last = len(network.nodes), network.nodes[-1].name
-    count = copies[0].target.shape[0]
+    copy = copies[0]
+    count = copy.target.shape[0]
     steps = settings.epochs * -(-count // settings.batch_size)
     losses: list[float] = []
     done = images = 0
     for epoch in range(settings.epochs):
-        copy, total = copies[epoch % len(copies)], 0.0
+        if epoch:
+            copy = copies[epoch % len(copies)]
+        total = 0.0
         for batch in _shuffled(count, settings.batch_size, rng):
             live = {name: np.ascontiguousarray(values[batch]) for name, values in copy.live.items()}
             run = network.record(live, cut, end, mode=mode, params=params)

@@ -138,7 +138,7 @@ def test_without_the_update_only_quantized_weights_change(images: Array) -> None
 
 def test_the_update_lowers_the_output_error(images: Array) -> None:
     network = residual_network()
-    settings = replace(SETTINGS, update=replace(UPDATE, epochs=60, copies=1, statistics="running"))
+    settings = replace(SETTINGS, update=replace(UPDATE, epochs=60, copies=1, pool=1, statistics="running"))
     with_update = run(network, images, settings).reports[-1].output_error
     without = run(network, images, replace(SETTINGS, update=None)).reports[-1].output_error
     assert with_update < 0.8 * without
