@@ -50,7 +50,7 @@ class UpdateSettings:
     copies : int, optional
         Versions of the images in one step of Algorithm 1; an epoch uses one of them, in turn.
     pool : int, optional
-        Versions in the whole run: one is the images as they are, the others are cropped and flipped at random.
+        Versions in the whole run: one is the images as they are, the others are cropped and flipped.
         Steps take them in turn. 1 means no augmentation.
     crop : int, optional
         Zeros added on each side before a random crop to the old size, in pixels.

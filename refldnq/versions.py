@@ -1,7 +1,7 @@
 """Versions of the calibration images, cropped and mirrored at random, and what the teacher says of them.
 
-The teacher labels anything, so versions cost nothing but its evaluation: it sees every version once in a run. A
-version is drawn anew from its own seed whenever it is needed, so no version is kept.
+The teacher labels anything, so versions cost nothing but its evaluation: it sees every version once in a run.
+A version is drawn anew from its own seed whenever it is needed, so no version is kept.
 """
 
 from __future__ import annotations
