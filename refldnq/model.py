@@ -85,12 +85,16 @@ class QuantizedWeight:
         Raises
         ------
         ValueError
-            If the node has no weight or its shape differs.
+            If the node has no weight, its shape differs, or a number is too large for `dtype`.
         """
         if not isinstance(node.layer, LinearMap):
             raise ValueError(f"`quantized` must name layers with weights, got {node.name!r}.")
         unpacked = node.layer.unpack(self.weight(), bias=self.bias)
-        return {key: np.ascontiguousarray(array, dtype=dtype) for key, array in unpacked.items()}
+        with np.errstate(over="ignore"):  # refused below
+            arrays = {key: np.ascontiguousarray(array, dtype=dtype) for key, array in unpacked.items()}
+        for key, array in arrays.items():
+            check_finite(f"{node.name}.{key}", array)
+        return arrays
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +129,8 @@ class Model:
     def __post_init__(self) -> None:
         for name, code in self.quantized.items():
             for key, array in code.arrays(self.network[name], self.network.dtype).items():
-                if not np.array_equal(array, self.network.params[name][key]):
+                # Bytes: 0 and -0 are equal as numbers.
+                if array.tobytes() != self.network.params[name][key].tobytes():
                     raise ValueError(
                         f"`quantized[{name!r}]` must give the network's {key} bit for bit; it differs."
                     )

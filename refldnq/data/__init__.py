@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refldnq.data.augment import augment
 from refldnq.data.dataset import Dataset
-from refldnq.data.load import load_dataset, load_test
+from refldnq.data.load import has_split, load_dataset, load_test
 from refldnq.data.preprocess import PRESETS, Preprocess, preprocess_from
 from refldnq.data.sampling import sample
 
@@ -13,6 +13,7 @@ __all__ = [
     "Dataset",
     "Preprocess",
     "augment",
+    "has_split",
     "load_dataset",
     "load_test",
     "preprocess_from",

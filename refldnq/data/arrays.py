@@ -88,14 +88,16 @@ def load_arrays(path: Path, split: str) -> Dataset:
 def _opened(path: Path) -> Iterator[tuple[frozenset[str], Callable[[str], Array]]]:
     # What the file holds, and how to read one of it.
     if path.suffix.lower() == ".npz":
-        try:
-            archive = np.load(path, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
-        except _DAMAGE as error:
-            raise FormatError(f"`{path}` must be an NPZ file, got: {error}.") from None
-        with archive:
-            yield frozenset(archive.files), lambda name: np.asarray(archive[name])
+        # Opened here: NumPy leaves a file open that is damaged.
+        with path.open("rb") as stream:
+            try:
+                archive = np.load(stream, allow_pickle=False)
+                if not isinstance(archive, np.lib.npyio.NpzFile):
+                    raise ValueError("a single array")
+            except _DAMAGE as error:
+                raise FormatError(f"`{path}` must be an NPZ file, got: {error}.") from None
+            with archive:
+                yield frozenset(archive.files), lambda name: np.asarray(archive[name])
         return
     import h5py
 

@@ -33,8 +33,8 @@ def augment(
     flip : bool, optional
         Whether images are mirrored left to right.
     fill : float or sequence of c floats, optional
-        Value of the added pixels, in the units of the preprocessed images: 0 is the mean colour if the mean was
-        subtracted, not black. For black, give ``-mean / std`` of the preprocessing, one a channel.
+        Value of the added pixels, in the units of the preprocessed images: 0 is the mean colour if the mean
+        was subtracted, not black. For black, give ``-mean / std`` of the preprocessing, one a channel.
 
     Returns
     -------

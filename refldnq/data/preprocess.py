@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from refldnq._checks import check_choice, check_number
+from refldnq._checks import FLOATS, check_choice, check_finite, check_number
 from refldnq._typing import Array
+from refldnq.errors import FormatError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,11 @@ class Preprocess:
     layout: Literal["nchw", "nhwc"] = "nchw"
 
     def __post_init__(self) -> None:
-        check_number("scale", self.scale, above=0)
+        object.__setattr__(self, "scale", check_number("scale", self.scale, above=0))
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if isinstance(values, str) or not isinstance(values, Iterable):
+                raise TypeError(f"`{name}` must be a tuple of numbers, got {type(values).__name__}.")
         object.__setattr__(self, "mean", tuple(check_number("mean", value) for value in self.mean))
         object.__setattr__(self, "std", tuple(check_number("std", value, above=0) for value in self.std))
         if not self.mean or not self.std:
@@ -65,7 +70,7 @@ class Preprocess:
         Parameters
         ----------
         images : Array, shape (n, c, h, w), or (n, h, w, c) in layout 'nhwc'
-            Stored images, integers or floats.
+            Stored images, uint8 or finite float32 or float64.
         dtype : dtype
             The network's type; arithmetic is in float64.
 
@@ -76,10 +81,17 @@ class Preprocess:
         Raises
         ------
         ValueError
-            If the images have not four axes or their channels do not fit `mean` and `std`.
+            If the images have not four axes, are not finite, or their channels do not fit `mean` and `std`.
+        TypeError
+            If the images or `dtype` are of another type.
         """
+        if images.dtype not in (np.uint8, *FLOATS):
+            raise TypeError(f"`images` must be uint8, float32 or float64, got {images.dtype}.")
+        if np.dtype(dtype) not in FLOATS:
+            raise TypeError(f"`dtype` must be float32 or float64, got {np.dtype(dtype)}.")
         if images.ndim != 4:
             raise ValueError(f"`images` must have four axes, got shape {images.shape}.")
+        check_finite("images", images)
         x = images.transpose(0, 3, 1, 2) if self.layout == "nhwc" else images
         if self.channel_order == "bgr":
             x = x[:, ::-1]
@@ -87,10 +99,11 @@ class Preprocess:
             if len(values) not in (1, x.shape[1]):
                 raise ValueError(f"`{name}` must hold 1 or {x.shape[1]} numbers, got {len(values)}.")
         mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
+        scale = np.float64(self.scale)  # of NumPy's type: a Python float would leave float32 images float32
         # In parts: the float64 intermediate of all images at once would be eight times their size.
         out = np.empty(x.shape, dtype)
         for first in range(0, len(x), 512):
-            out[first : first + 512] = (x[first : first + 512] * self.scale - mean) / std
+            out[first : first + 512] = (x[first : first + 512] * scale - mean) / std
         return out
 
     def to_json(self) -> str:
@@ -115,20 +128,18 @@ class Preprocess:
         """
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"`preprocess` must be a JSON object, got {text[:40]!r} ({error}).") from None
         if not isinstance(fields, Mapping):
             raise ValueError(f"`preprocess` must be a JSON object, got {type(fields).__name__}.")
         known = set(cls.__dataclass_fields__)
-        unknown = sorted(set(fields) - known)
-        if unknown:
-            raise ValueError(f"`preprocess` must have the fields {sorted(known)}, got {unknown}.")
+        if set(fields) != known:
+            raise ValueError(f"`preprocess` must have the fields {sorted(known)}, got {sorted(fields)}.")
         values: dict[str, Any] = dict(fields)
         for name in ("mean", "std"):
-            if name in values:
-                if not isinstance(values[name], list):
-                    raise TypeError(f"`{name}` must be a list of numbers, got {type(values[name]).__name__}.")
-                values[name] = tuple(values[name])
+            if not isinstance(values[name], list):
+                raise TypeError(f"`{name}` must be a list of numbers, got {type(values[name]).__name__}.")
+            values[name] = tuple(values[name])
         return cls(**values)
 
 
@@ -145,10 +156,10 @@ def preprocess_from(name_or_file: str) -> Preprocess:
 
     Raises
     ------
+    FormatError
+        If the file's content is not a description; the message names the file and the field.
     ValueError
-        If it is neither, or the file's content is not a description.
-    TypeError
-        If a field of the file has the wrong type.
+        If it is neither.
 
     Examples
     --------
@@ -162,4 +173,7 @@ def preprocess_from(name_or_file: str) -> Preprocess:
         raise ValueError(
             f"`preprocess` must be one of {sorted(PRESETS)} or a JSON file, got {name_or_file!r}."
         )
-    return Preprocess.from_json(path.read_text(encoding="utf-8"))
+    try:
+        return Preprocess.from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"`{path}`: {error}") from None

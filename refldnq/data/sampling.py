@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refldnq._checks import check_integer
+from refldnq._checks import check_integer, check_shape
 from refldnq._typing import Int64Array
 
 
@@ -28,7 +28,7 @@ def sample(
         Class indices; needed for a stratified choice.
     stratified : bool, optional
         Whether every class gives the same number of images, up to one (the classes that give one more are
-        drawn).
+        drawn from those that can).
 
     Returns
     -------
@@ -52,13 +52,21 @@ def sample(
         return np.sort(rng.choice(total, count, replace=False)).astype(np.int64)
     if labels is None:
         raise ValueError("`labels` must be given for a stratified choice, got None.")
-    present = np.unique(labels)
-    shares = np.full(len(present), count // len(present))
-    shares[rng.permutation(len(present))[: count % len(present)]] += 1
-    parts = []
-    for label, share in zip(present, shares, strict=True):
-        members = np.flatnonzero(labels == label)
-        if share > len(members):
-            raise ValueError(f"`count` must leave class {label} at most {len(members)} images, got {share}.")
-        parts.append(rng.choice(members, share, replace=False))
+    check_shape("labels", labels, (total,))
+    present, sizes = np.unique(labels, return_counts=True)
+    share, more = divmod(count, len(present))
+    able = np.flatnonzero(sizes > share)  # those that can give one more
+    if sizes.min() < share or len(able) < more:
+        few = int(sizes.argmin())
+        wanted = share if sizes[few] < share else share + 1
+        raise ValueError(
+            f"`count` must leave class {present[few]} at most {sizes[few]} images, got {wanted}: "
+            f"{count} images of {len(present)} classes."
+        )
+    shares = np.full(len(present), share)
+    shares[able[rng.permutation(len(able))[:more]]] += 1
+    parts = [
+        rng.choice(np.flatnonzero(labels == label), size, replace=False)
+        for label, size in zip(present, shares, strict=True)
+    ]
     return np.sort(np.concatenate(parts)).astype(np.int64)

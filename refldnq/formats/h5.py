@@ -12,12 +12,14 @@ Layout, schema ``refldnq-model/1``::
 
 A quantized weight is alpha * values[codes] in float64, rounded to ``dtype``: what is read is bit for bit what
 was written. The graph is a list of nodes ``{"name", "layer", "settings", "inputs"}`` in topological order.
+Arrays lie in the file contiguously and uncompressed, so that a small file cannot ask for much memory. Nothing
+else is allowed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,10 @@ from refldnq.network import Network, Node
 
 SCHEMA = "refldnq-model/1"
 KERNEL_ORDER = "c,kh,kw; bias row last"
+REQUIRED = ("schema", "graph", "input_shape", "dtype", "kernel_order", "provenance")
+OPTIONAL = ("preprocess", "classes")
+"""Attributes of the file."""
+
 _MOST_BYTES = 1 << 33
 """Arrays above 8 GiB are refused: a damaged header must not ask for all memory."""
 
@@ -153,6 +159,10 @@ class _Reader:
     def wrong(self, field: str, problem: object) -> FormatError:
         return FormatError(f"`{self.path}`, field `{field}`: {problem}")
 
+    def known(self, found: Iterable[str], place: str, names: Iterable[str]) -> None:
+        for name in sorted(set(found) - set(names)):
+            raise self.wrong(f"{place}{name}", f"is not a field of {SCHEMA}.")
+
     def attribute(self, parent: h5py.Group, name: str) -> Any:
         field = f"{parent.name}/{name}".removeprefix("//")
         try:
@@ -171,8 +181,9 @@ class _Reader:
         return value
 
     def json(self, name: str, kind: type) -> Any:
+        text = self.text(name)
         try:
-            value = json.loads(self.text(name), parse_constant=_no_constant)
+            value = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise self.wrong(name, f"must be JSON, got {error}.") from None
         if not isinstance(value, kind):
@@ -204,6 +215,8 @@ class _Reader:
                 raise self.wrong(
                     place, f"must be an array of at most {_MOST_BYTES} bytes, got {dataset.shape}."
                 )
+            if dataset.chunks is not None or dataset.id.get_storage_size() != dataset.nbytes:
+                raise self.wrong(place, "must lie in the file contiguously, uncompressed and whole.")
             array = np.asarray(dataset[()])
         except FormatError:
             raise
@@ -261,6 +274,7 @@ class _Reader:
         codes = {}
         for name in quantized:
             group = self.group(quantized, name)
+            self.known([*group, *group.attrs], f"{group.name}/", ("bias", "codes", "alpha", "values"))
             bias = self.attribute(group, "bias")
             if not isinstance(bias, bool | np.bool_):
                 raise self.wrong(f"{group.name}/bias", f"must be true or false, got {bias!r:.80}.")
@@ -281,6 +295,8 @@ class _Reader:
         schema = self.text("schema")
         if schema != SCHEMA:
             raise self.wrong("schema", f"must be {SCHEMA!r}, got {schema!r:.80}.")
+        self.known(self.file.attrs, "", (*REQUIRED, *OPTIONAL))
+        self.known(self.file, "/", ("params", "quantized"))
         order = self.text("kernel_order")
         if order != KERNEL_ORDER:
             raise self.wrong("kernel_order", f"must be {KERNEL_ORDER!r}, got {order!r:.80}.")

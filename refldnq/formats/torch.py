@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def load_state_dict(path: str | Path) -> dict[str, Array]:
         raise FileNotFoundError(f"`{path}` must be a PyTorch checkpoint, found no such file.")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # a damaged pickle raises nearly anything
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FormatError(f"`{path}` must be a PyTorch checkpoint of tensors, got: {first}") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -66,20 +65,33 @@ def load_state_dict(path: str | Path) -> dict[str, Array]:
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise FormatError(f"`{path}` must hold tensors by name, got {type(tensor).__name__} at {name!r}.")
-        if name.rpartition(".")[2] not in IGNORED:
-            arrays[name.removeprefix("module.")] = tensor.detach().numpy().copy()
+        if name.rpartition(".")[2] in IGNORED:
+            continue
+        own = name.removeprefix("module.")
+        if own in arrays:
+            raise FormatError(f"`{path}` must hold different names, got {own!r} twice.")
+        try:
+            arrays[own] = tensor.detach().numpy().copy()
+        except TypeError as error:  # types and layouts that NumPy does not have
+            raise FormatError(
+                f"`{path}` must hold dense arrays of NumPy's types; {name!r}: {error}"
+            ) from None
     return arrays
 
 
-def assign(network: Network, arrays: Mapping[str, Array]) -> Network:
+def assign(
+    network: Network, arrays: Mapping[str, Array], names: Callable[[str], str] | None = None
+) -> Network:
     """A network with the arrays of a state dictionary.
 
     Parameters
     ----------
     network : Network
-        Its nodes' names are the dictionary's prefixes.
+        Its own arrays say what is wanted.
     arrays : mapping of str to Array
-        ``<node>.<array>`` to array; the type of all becomes float32 unless one is float64.
+        ``<prefix>.<array>`` to array; the type of all becomes float32 unless one is float64.
+    names : callable, optional
+        From a node's name to its prefix in `arrays`; by default they are the same.
 
     Returns
     -------
@@ -88,8 +100,8 @@ def assign(network: Network, arrays: Mapping[str, Array]) -> Network:
     Raises
     ------
     FormatError
-        If an array is missing, superfluous, misshapen or not of floats: the weights are of another
-        architecture.
+        If an array is missing, superfluous, misshapen or not of finite floats: the weights are of another
+        architecture, or damaged.
 
     Examples
     --------
@@ -100,14 +112,17 @@ def assign(network: Network, arrays: Mapping[str, Array]) -> Network:
     >>> assign(network, {"fc.weight": np.ones((1, 1), np.float32)}).params["fc"]["weight"]
     array([[1.]], dtype=float32)
     """
+    prefix = {name: name if names is None else names(name) for name in network.params}
     wanted = {
-        f"{name}.{key}": array.shape for name, own in network.params.items() for key, array in own.items()
+        f"{prefix[name]}.{key}": array.shape
+        for name, own in network.params.items()
+        for key, array in own.items()
     }
-    for problem, names in (("lack", set(wanted) - set(arrays)), ("have", set(arrays) - set(wanted))):
-        if names:
-            shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+    for problem, odd in (("lack", set(wanted) - set(arrays)), ("have", set(arrays) - set(wanted))):
+        if odd:
+            shown = ", ".join(sorted(odd)[:3]) + (", ..." if len(odd) > 3 else "")
             raise FormatError(
-                f"The weights must fit the architecture; they {problem} {len(names)} array(s): {shown}."
+                f"The weights must fit the architecture; they {problem} {len(odd)} array(s): {shown}."
             )
     for name, shape in wanted.items():
         if arrays[name].shape != shape:
@@ -117,10 +132,12 @@ def assign(network: Network, arrays: Mapping[str, Array]) -> Network:
             )
         if arrays[name].dtype not in (np.float32, np.float64):
             raise FormatError(f"The weights must be float32 or float64, got {arrays[name].dtype} in {name}.")
+        if not np.isfinite(arrays[name]).all():
+            raise FormatError(f"The weights must be finite; {name} is not.")
     double = any(array.dtype == np.float64 for array in arrays.values())
     dtype = np.float64 if double else np.float32
     params = {
-        name: {key: arrays[f"{name}.{key}"].astype(dtype) for key in own}
+        name: {key: arrays[f"{prefix[name]}.{key}"].astype(dtype) for key in own}
         for name, own in network.params.items()
     }
     return Network(network.nodes, params, network.input_shape)
