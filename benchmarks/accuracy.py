@@ -1,0 +1,278 @@
+"""The paper's main experiment: the drop in accuracy on CIFAR-10 from 500 unlabelled images.
+
+    python benchmarks/accuracy.py --data DIR --networks resnet20,resnet32,resnet56 --seeds 0-4
+    python benchmarks/accuracy.py --data DIR --networks resnet20 --method ldnq-
+    python benchmarks/accuracy.py --markdown FILE
+
+DIR holds ``cifar-10-batches-bin/`` and ``weights/``. A finished run is a row of the store and is never run
+again; an interrupted one goes on from its last finished layer. The test images guide nothing: all settings
+are chosen before.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from published import PAPER_DROPS, WEIGHTS, changes_from_defaults, numbers, published_model, update_settings
+from store import RESULTS, Key, Store, markdown_table, settings_hash, write_section
+
+from refldnq import __version__
+from refldnq._kernels.threads import thread_count
+from refldnq.codebook import powers_of_two
+from refldnq.data import Dataset, load_dataset
+from refldnq.experiments.run import QuantizeOutcome, QuantizeRequest, direct_settings, quantize_model
+from refldnq.ldnq import LdnqSettings
+from refldnq.model import Model
+from refldnq.update import UpdateSettings
+
+METHODS = ("ldnq", "ldnq-", "dq")
+"""Algorithm 1; without its step 4; direct quantization, which ignores the images."""
+
+
+def request(
+    method: str,
+    update: UpdateSettings,
+    *,
+    seed: int,
+    images: int,
+    levels: int,
+    dtype: Literal["float32", "float64"],
+) -> QuantizeRequest:
+    """What a run is asked to do: the profile ``paper``, every layer.
+
+    Examples
+    --------
+    >>> asked = request("ldnq-", UpdateSettings(), seed=0, images=500, levels=3, dtype="float32")
+    >>> asked.settings.update is None
+    True
+    """
+    settings = LdnqSettings(codebook=powers_of_two(levels), update=update)
+    if method == "ldnq-":
+        settings = replace(settings, update=None)
+    elif method == "dq":
+        settings = direct_settings(settings)
+    return QuantizeRequest(settings=settings, images=images, seed=seed, dtype=dtype)
+
+
+def key_of(network: str, method: str, asked: QuantizeRequest, data: Dataset) -> Key:
+    """What a run is known by: the hash covers all settings, the type, and the images that are drawn from."""
+    settings = settings_hash([asked.settings, asked.dtype, asked.stratified, data.fingerprint()])
+    return {
+        "network": network,
+        "method": method,
+        "seed": asked.seed,
+        "images": asked.images,
+        "levels": asked.settings.codebook.levels,
+        "settings": settings,
+    }
+
+
+def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest) -> dict[str, Any]:
+    """A finished run's result."""
+    assert outcome.before is not None and outcome.after is not None
+    layer_fields = ("name", "alpha", "zero_fraction", "relative_error", "relative_output_error", "seconds")
+    return {
+        "correct_before": outcome.before.correct,
+        "correct_after": outcome.after.correct,
+        "total": outcome.after.total,
+        "drop": outcome.drop,
+        "seconds": outcome.seconds,
+        "update_images": sum(report.update_images for report in outcome.reports),
+        "updates": sum(report.update_images > 0 for report in outcome.reports),
+        "layers": [{name: getattr(report, name) for name in layer_fields} for report in outcome.reports],
+        "settings": asked.settings,
+        "dtype": asked.dtype,
+        "changes": changes_from_defaults(asked.settings.update) if asked.settings.update else "no update",
+        "version": __version__,
+        "threads": thread_count(),
+    }
+
+
+def run(
+    store: Store, key: Key, model: Model, data: Dataset, test: Dataset, asked: QuantizeRequest
+) -> dict[str, Any]:
+    """The stored row of a run, or a new one."""
+    checkpoint = store.path.with_name(f"{store.path.stem}-{settings_hash(key)}.checkpoint.h5")
+
+    def work() -> dict[str, Any]:
+        began = time.monotonic()
+
+        def tell(event: Any) -> None:
+            elapsed = time.monotonic() - began
+            click.echo(f"[{100 * event.fraction:3.0f} %, {elapsed:.0f} s] {event.message}", err=True)
+
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        outcome = quantize_model(
+            model, data, asked, test=test, on_progress=tell, checkpoint=checkpoint, resume=True
+        )
+        return result_of(outcome, asked)
+
+    row = store.run(key, work)
+    checkpoint.unlink(missing_ok=True)
+    return row
+
+
+def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry for every network, method and settings: n, the mean drop, its error, the paper's drop.
+
+    The error is the standard error of the mean over seeds, None for a single run.
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        own = row["key"]
+        mark = tuple(own[name] for name in ("network", "method", "images", "levels", "settings"))
+        groups.setdefault(mark, []).append(row["result"])
+    found = []
+    for (network, method, images, levels, _), results in sorted(groups.items(), key=lambda item: item[0]):
+        drops = [result["drop"] for result in results]
+        usual = (images, levels) == (500, 3)
+        found.append(
+            {
+                "network": network,
+                "method": method,
+                "images": images,
+                "levels": levels,
+                "changes": results[0]["changes"],
+                "n": len(drops),
+                "before": statistics.fmean(100 * r["correct_before"] / r["total"] for r in results),
+                "after": statistics.fmean(100 * r["correct_after"] / r["total"] for r in results),
+                "drop": statistics.fmean(drops),
+                "error": statistics.stdev(drops) / len(drops) ** 0.5 if len(drops) > 1 else None,
+                "paper": PAPER_DROPS.get((network, method)) if usual else None,
+                "update_images": round(statistics.fmean(r["update_images"] for r in results)),
+                "updates": results[0]["updates"],
+                "seconds": statistics.fmean(r["seconds"] for r in results),
+            }
+        )
+    return found
+
+
+def cells(entry: dict[str, Any]) -> list[str]:
+    """The cells of a summary, in the order of `HEADINGS`."""
+    passes = f"{entry['update_images'] // entry['updates']} × {entry['updates']}" if entry["updates"] else "0"
+    return [
+        entry["network"],
+        entry["method"],
+        str(entry["images"]),
+        str(entry["levels"]),
+        entry["changes"],
+        str(entry["n"]),
+        f"{entry['before']:.2f}",
+        f"{entry['after']:.2f}",
+        f"{entry['drop']:.2f}",
+        "" if entry["error"] is None else f"{entry['error']:.2f}",
+        "" if entry["paper"] is None else f"{entry['paper']:.2f}",
+        passes,
+        f"{entry['seconds'] / 60:.1f}",
+    ]
+
+
+HEADINGS = (
+    "network",
+    "method",
+    "images",
+    "levels",
+    "update",
+    "n",
+    "before, %",
+    "after, %",
+    "drop, points",
+    "standard error",
+    "paper's drop",
+    "image passes × layers",
+    "minutes",
+)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The summaries as a table in Markdown."""
+    return markdown_table(HEADINGS, [cells(entry) for entry in summaries(rows)])
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the summaries."""
+    for entry in summaries(rows):
+        error = "" if entry["error"] is None else f", standard error {entry['error']:.2f}"
+        paper = "" if entry["paper"] is None else f"; the paper's: {entry['paper']:.2f}"
+        click.echo(
+            f"{entry['network']}, {entry['method']}, {entry['levels']} levels, {entry['images']} images "
+            f"({entry['changes']}): n = {entry['n']}, mean drop {entry['drop']:.2f} points{error}{paper}"
+        )
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR", help="See above."
+)
+@click.option("--networks", default="resnet20", show_default=True, help=f"Some of {','.join(WEIGHTS)}.")
+@click.option(
+    "--seeds", default="0-4", show_default=True, help="Such as 0-4 or 0,2; direct quantization needs one."
+)
+@click.option("--method", type=click.Choice(METHODS), default="ldnq", show_default=True)
+@click.option("--images", default=500, show_default=True, help="Calibration images.")
+@click.option("--levels", default=3, show_default=True, help="Levels of every layer.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--epochs", type=int, help="Of the update of each layer.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Another field of the update; repeatable."
+)
+@click.option(
+    "--store",
+    "store_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=RESULTS / "accuracy.json",
+    metavar="FILE",
+    help="Where the rows are kept.  [default: benchmarks/results/accuracy.json]",
+)
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Run nothing; write the table of all stored rows into FILE, in place of the old one.",
+)
+def main(
+    data: Path | None,
+    networks: str,
+    seeds: str,
+    method: str,
+    images: int,
+    levels: int,
+    dtype: Literal["float32", "float64"],
+    epochs: int | None,
+    changes: tuple[str, ...],
+    store_file: Path,
+    markdown_file: Path | None,
+) -> None:
+    """Quantize published CIFAR-10 networks from a few images and keep what came out."""
+    store = Store(store_file)
+    try:
+        if markdown_file is not None:
+            write_section(markdown_file, "accuracy", markdown(store.rows()))
+            return
+        if data is None:
+            raise ValueError("`--data` must be given, got nothing.")
+        names = networks.split(",")
+        unknown = [name for name in names if name not in WEIGHTS]
+        if unknown:
+            raise ValueError(f"`--networks` must be among {', '.join(WEIGHTS)}, got {unknown[0]!r}.")
+        update = update_settings([*changes, *([f"epochs={epochs}"] if epochs is not None else [])])
+        train, test = load_dataset(data, "train"), load_dataset(data, "test")
+        for name in names:
+            model = published_model(data, name)
+            for seed in numbers(seeds)[: 1 if method == "dq" else None]:
+                asked = request(method, update, seed=seed, images=images, levels=levels, dtype=dtype)
+                row = run(store, key_of(name, method, asked, train), model, train, test, asked)
+                click.echo(f"{name}, {method}, seed {seed}: drop {row['result']['drop']:.2f} points")
+    except (ValueError, OSError, ImportError) as refusal:
+        raise click.ClickException(str(refusal)) from refusal
+    show(store.rows())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What the experiments start from: published networks, the paper's numbers, settings given as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refldnq import models
+from refldnq.experiments.record import plain
+from refldnq.formats.torch import assign, load_state_dict
+from refldnq.model import Model
+from refldnq.update import UpdateSettings
+
+WEIGHTS = {
+    "resnet20": "resnet20-12fca82f.th",
+    "resnet32": "resnet32-d509ac18.th",
+    "resnet56": "resnet56-4bfd9763.th",
+}
+"""Checkpoints of akamaster/pytorch_resnet_cifar10, in the folder ``weights`` beside the data."""
+
+PAPER_DROPS = {
+    ("resnet20", "ldnq"): 4.30,
+    ("resnet32", "ldnq"): 3.66,
+    ("resnet56", "ldnq"): 3.49,
+    ("resnet20", "ldnq-"): 13.66,
+    ("resnet20", "dq"): 19.92,
+    ("resnet32", "dq"): 21.07,
+    ("resnet56", "dq"): 18.67,
+}
+"""Points of accuracy lost with 3 levels and 500 images: [LDNQ] tables 1 and 4, means of 5 runs on the
+authors' own checkpoints. The paper's direct quantization is followed by retraining on the images."""
+
+
+def published_model(data: Path, name: str) -> Model:
+    """A published network.
+
+    Parameters
+    ----------
+    data : Path
+        Folder that holds ``weights/``.
+    name : str
+        One of `WEIGHTS`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the checkpoint is not there.
+    FormatError
+        If it is damaged.
+    """
+    network = models.build(name, np.random.default_rng(0))
+    return Model(
+        network=assign(network, load_state_dict(data / "weights" / WEIGHTS[name])),
+        preprocess=models.preprocess(name),
+    )
+
+
+def update_settings(changes: Iterable[str]) -> UpdateSettings:
+    """The update's defaults with changes given as ``field=value``.
+
+    Raises
+    ------
+    ValueError
+        If a change is not of that form, or names no field, or the value does not fit.
+
+    Examples
+    --------
+    >>> update_settings(["epochs=8", "statistics=running"]).epochs
+    8
+    """
+    settings = UpdateSettings()
+    known = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    values: dict[str, Any] = {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals or name not in known:
+            raise ValueError(
+                f"`changes` must be field=value with a field of {sorted(known)}, got {change!r}."
+            )
+        values[name] = _parse(known[name], text)
+    return replace(settings, **values)
+
+
+def _parse(default: Any, text: str) -> Any:
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise ValueError(f"`changes` must have true or false for a switch, got {text!r}.")
+        return text == "true"
+    return type(default)(text)
+
+
+def changes_from_defaults(settings: UpdateSettings) -> str:
+    """The fields that differ from the defaults, as ``field=value`` with commas; ``defaults`` if none does.
+
+    Examples
+    --------
+    >>> changes_from_defaults(UpdateSettings(epochs=8, flip=False)), changes_from_defaults(UpdateSettings())
+    ('epochs=8,flip=false', 'defaults')
+    """
+    own, defaults = plain(settings), plain(UpdateSettings())
+    changed = [f"{name}={_text(value)}" for name, value in own.items() if value != defaults[name]]
+    return ",".join(changed) or "defaults"
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Seeds from text: ``0-4`` is 0, 1, 2, 3, 4, and commas join.
+
+    Raises
+    ------
+    ValueError
+        If the text is of another form.
+
+    Examples
+    --------
+    >>> numbers("0-2,7")
+    (0, 1, 2, 7)
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"`seeds` must look like 0-4 or 0,1,2, got {text!r}.")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)

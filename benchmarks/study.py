@@ -1,0 +1,226 @@
+"""The study behind the weights update's default settings. It sees training images only.
+
+    python benchmarks/study.py --data DIR                              all variants
+    python benchmarks/study.py --data DIR --variant epochs=8,copies=8  one more
+    python benchmarks/study.py --markdown FILE
+
+A published network is quantized from 500 training images and scored on 5,000 *other* training images. The
+published networks were trained on all of them, so the accuracies here are higher than on test images; what is
+compared is the variants. The test images are not opened: the process refuses to.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from published import WEIGHTS, changes_from_defaults, numbers, published_model, update_settings
+from store import RESULTS, Key, Store, markdown_table, settings_hash, write_section
+
+from refldnq import __version__
+from refldnq._kernels.threads import thread_count
+from refldnq._typing import Int64Array
+from refldnq.data import Dataset, load_dataset
+from refldnq.experiments.run import QuantizeRequest, quantize_model, required_preprocess
+from refldnq.ldnq import LdnqSettings
+from refldnq.model import Model
+from refldnq.update import UpdateSettings
+
+BASE = "epochs=8,copies=8"
+"""A short update, so that many variants can be compared."""
+
+VARIANTS = (
+    BASE,
+    f"{BASE},statistics=running",
+    f"{BASE},batch_size=25",
+    f"{BASE},batch_size=100",
+    f"{BASE},learning_rate=0.0005",
+    f"{BASE},learning_rate=0.003",
+    f"{BASE},schedule=constant",
+    f"{BASE},optimizer=sgd,learning_rate=0.0001",
+    f"{BASE},affine=false",
+    f"{BASE},weights=false",
+    f"{BASE},flip=false",
+    "epochs=8,copies=1",
+    "epochs=30,copies=8",
+    "epochs=30,copies=16",
+    "epochs=30,copies=30",
+    "epochs=30,copies=16,statistics=running",
+)
+"""What is compared; every variant is a change of the update's defaults."""
+
+IMAGES, HELD_OUT = 500, 5000
+
+
+def held_out(size: int, chosen: tuple[int, ...], seed: int, count: int = HELD_OUT) -> Int64Array:
+    """Indices of `count` images, ascending, none of them among the `chosen`.
+
+    Raises
+    ------
+    ValueError
+        If too few are left.
+
+    Examples
+    --------
+    >>> held_out(5, (0, 3), seed=0, count=3)
+    array([1, 2, 4])
+    """
+    rest = np.setdiff1d(np.arange(size), chosen)
+    if rest.size < count:
+        raise ValueError(f"`count` must be at most {rest.size}, the images that are left, got {count}.")
+    return np.sort(np.random.default_rng([seed, 1]).choice(rest, count, replace=False))
+
+
+def refuse_test_images(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook under which no file of test images can be opened.
+
+    Raises
+    ------
+    PermissionError
+        If one is about to be.
+    """
+    if event == "open" and Path(str(arguments[0])).name.startswith("test_batch"):
+        raise PermissionError(f"`{arguments[0]}` must not be opened: the study sees training images only.")
+
+
+def score(model: Model, data: Dataset, update: UpdateSettings, seed: int) -> dict[str, Any]:
+    """Quantize with these settings and score on held-out training images.
+
+    Returns
+    -------
+    dict
+        ``accuracy``, ``teacher`` (the original network's) and ``agreement`` of the two, percent;
+        ``output_error`` (6), squared units per image; ``seconds``, ``update_images``, the settings.
+    """
+    asked = QuantizeRequest(settings=LdnqSettings(update=update), images=IMAGES, seed=seed)
+    outcome = quantize_model(model, data, asked)
+    places = held_out(len(data), outcome.indices, seed)
+    assert data.labels is not None and not set(places.tolist()) & set(outcome.indices)
+    x, labels = (
+        required_preprocess(model)(data.images[places], outcome.model.network.dtype),
+        data.labels[places],
+    )
+    teacher, student = model.network.astype(x.dtype).forward(x), outcome.model.network.forward(x)
+    guesses, wanted = student.argmax(axis=1), teacher.argmax(axis=1)
+    return {
+        "changes": changes_from_defaults(update),
+        "accuracy": 100 * float(np.mean(guesses == labels)),
+        "teacher": 100 * float(np.mean(wanted == labels)),
+        "agreement": 100 * float(np.mean(guesses == wanted)),
+        "output_error": float(np.sum((student - teacher).astype(np.float64) ** 2)) / len(x),  # [LDNQ] (6)
+        "seconds": outcome.seconds,
+        "update_images": sum(report.update_images for report in outcome.reports),
+        "update": update,
+        "version": __version__,
+        "threads": thread_count(),
+    }
+
+
+def key_of(network: str, update: UpdateSettings, data: Dataset, seed: int) -> Key:
+    """What a run is known by: the hash covers all settings and the images that are drawn from."""
+    return {
+        "network": network,
+        "seed": seed,
+        "images": IMAGES,
+        "held_out": HELD_OUT,
+        "settings": settings_hash([LdnqSettings(update=update), data.fingerprint()]),
+    }
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """All rows as a table in Markdown, with columns for the update's settings that differ between rows."""
+    settings = [row["result"]["update"] for row in rows]
+    names = list(settings[0]) if settings else []
+    varied = [name for name in names if any(own[name] != settings[0][name] for own in settings)]
+    headings = [
+        "network",
+        "seed",
+        *varied,
+        "accuracy, %",
+        "agreement, %",
+        "output error",
+        "original, %",
+        "minutes",
+    ]
+    order = sorted(rows, key=lambda row: (row["key"]["network"], row["result"]["output_error"]))
+    cells = [
+        [
+            row["key"]["network"],
+            str(row["key"]["seed"]),
+            *(f"{row['result']['update'][name]}" for name in varied),
+            f"{row['result']['accuracy']:.2f}",
+            f"{row['result']['agreement']:.2f}",
+            f"{row['result']['output_error']:.2f}",
+            f"{row['result']['teacher']:.2f}",
+            f"{row['result']['seconds'] / 60:.1f}",
+        ]
+        for row in order
+    ]
+    return markdown_table(headings, cells)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+              help="Holds cifar-10-batches-bin/ and weights/.")  # fmt: skip
+@click.option("--network", type=click.Choice(tuple(WEIGHTS)), default="resnet20", show_default=True)
+@click.option("--seeds", default="0", show_default=True, help="Such as 0-4 or 0,2.")
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="FIELD=VALUE,...",
+    help="Run these changes of the update's defaults in place of all variants; repeatable.",
+)
+@click.option(
+    "--store",
+    "store_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=RESULTS / "study.json",
+    metavar="FILE",
+    help="Where the rows are kept.  [default: benchmarks/results/study.json]",
+)
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Run nothing; write the table of all stored rows into FILE, in place of the old one.",
+)
+def main(
+    data: Path | None,
+    network: str,
+    seeds: str,
+    variants: tuple[str, ...],
+    store_file: Path,
+    markdown_file: Path | None,
+) -> None:
+    """Compare settings of the weights update on training images."""
+    store = Store(store_file)
+    try:
+        if markdown_file is not None:
+            write_section(markdown_file, "study", markdown(store.rows()))
+            return
+        if data is None:
+            raise ValueError("`--data` must be given, got nothing.")
+        sys.addaudithook(refuse_test_images)
+        updates = [update_settings(text.split(",")) for text in variants or VARIANTS]
+        train, model = load_dataset(data, "train"), published_model(data, network)
+        for seed in numbers(seeds):
+            for update in updates:
+                key = key_of(network, update, train, seed)
+                result = store.run(key, partial(score, model, train, update, seed))["result"]
+                click.echo(
+                    f"{network}, seed {seed}, {result['changes']}: accuracy {result['accuracy']:.2f} %, "
+                    f"agreement {result['agreement']:.2f} %, output error {result['output_error']:.2f}, "
+                    f"{result['seconds']:.0f} s"
+                )
+    except (ValueError, OSError, ImportError) as refusal:
+        raise click.ClickException(str(refusal)) from refusal
+
+
+if __name__ == "__main__":
+    main()

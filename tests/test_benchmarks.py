@@ -1,0 +1,457 @@
+"""The benchmarks' own machinery: what is kept, what is written, and that the quick run works."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refldnq.data import Dataset, Preprocess
+from refldnq.layers import Flatten, Linear, ReLU
+from refldnq.model import Model
+from refldnq.network import Network, Node
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+MODULES = tuple(path.stem for path in sorted(FOLDER.glob("*.py")))
+NEEDS_TORCH = ("twins", "speed_layers", "speed_projection", "speed_solvers", "speed_update")
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+
+Load = Callable[[str], Any]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """Import a module of the benchmarks as their scripts do, and forget it afterwards."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *filter(None, sys.path)])}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs_torch if name in NEEDS_TORCH else ()) for name in MODULES]
+)
+def test_doctests(load: Load, name: str) -> None:
+    assert doctest.testmod(load(name)).failed == 0
+
+
+# ---------------------------------------------------------------------- the store
+
+
+def test_a_row_is_never_made_twice(load: Load, tmp_path: Path) -> None:
+    store = load("store").Store(tmp_path / "new" / "rows.json")
+    calls = []
+
+    def work() -> dict[str, Any]:
+        calls.append(1)
+        return {"drop": 4.0, "layers": np.array([1.0, np.nan])}
+
+    first = store.run({"network": "resnet20", "seed": 0}, work)
+    assert store.run({"seed": 0, "network": "resnet20"}, work) == first
+    assert len(calls) == 1
+    assert first["result"] == {"drop": 4.0, "layers": [1.0, None]}
+    store.run({"network": "resnet20", "seed": 1}, work)
+    assert [row["key"]["seed"] for row in store.rows()] == [0, 1]
+    with pytest.raises(ValueError, match=r"`key` must be new, got .* a second time"):
+        store.add({"network": "resnet20", "seed": 0}, {})
+
+
+def test_a_failed_run_leaves_no_row(load: Load, tmp_path: Path) -> None:
+    store = load("store").Store(tmp_path / "rows.json")
+    with pytest.raises(ZeroDivisionError):
+        store.run({"seed": 0}, lambda: {"drop": 1 / 0})
+    with pytest.raises(TypeError, match="`value` must be made of JSON values"):
+        store.run({"seed": 0}, lambda: {"drop": object()})
+    assert store.rows() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"rows": [{"key": {}}]}', '{"rows": 1}'])
+def test_a_foreign_file_is_refused(load: Load, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"rows\.json` must hold"):
+        load("store").Store(file).rows()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from store import Store
+store = Store(Path(sys.argv[1]))
+for i in range(int(sys.argv[2]), int(sys.argv[3])):
+    store.run({"seed": i}, lambda: {"drop": float(i), "padding": "x" * 20_000})
+    print(i, flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_whole_rows(load: Load, tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    store = load("store").Store(file)
+    for attempt in range(4):
+        process = start("-c", WRITER, str(file), "0", "100000")
+        assert process.stdout is not None
+        process.stdout.readline()  # the first row is there, old or new
+        time.sleep(0.02 * attempt)
+        process.kill()
+        told = [int(line) for line in process.communicate()[0].split()]
+        seeds = [row["key"]["seed"] for row in store.rows()]
+        assert seeds == list(range(len(seeds)))  # whole, without repetition, in order
+        assert len(seeds) > max([0, *told])  # what was told to be kept is kept
+    before = len(store.rows())
+    store.add({"seed": -1}, {"drop": 0.0})  # the lock of the killed process is open
+    assert len(store.rows()) == before + 1
+
+
+def test_two_writers_lose_no_row(load: Load, tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    writers = [start("-c", WRITER, str(file), str(10 * i), str(10 * i + 10)) for i in range(2)]
+    assert [finish(writer)[0] for writer in writers] == [0, 0]
+    assert sorted(row["key"]["seed"] for row in load("store").Store(file).rows()) == list(range(20))
+
+
+def test_the_hash_sees_every_setting(load: Load) -> None:
+    settings_hash = load("store").settings_hash
+    update_settings = load("published").update_settings
+    texts = ["epochs=8", "copies=8", "statistics=running", "flip=false", "learning_rate=0.003"]
+    hashes = {settings_hash(update_settings([text])) for text in texts}
+    assert len(hashes) == len(texts)
+    assert settings_hash(update_settings(["epochs=30"])) == settings_hash(update_settings([]))
+
+
+# ---------------------------------------------------------------------- Markdown
+
+
+def test_a_section_replaces_itself_only(load: Load, tmp_path: Path) -> None:
+    write_section = load("store").write_section
+    file = tmp_path / "README.md"
+    file.write_text("# Title\n\n<!-- a: generated -->\nold\n<!-- a: end -->\n\nText.\n", encoding="utf-8")
+    write_section(file, "a", "new")
+    assert file.read_text() == "# Title\n\n<!-- a: generated -->\nnew\n<!-- a: end -->\n\nText.\n"
+    write_section(file, "b", "more")
+    assert file.read_text().endswith("Text.\n\n<!-- b: generated -->\nmore\n<!-- b: end -->\n")
+    file.write_text("<!-- a: generated -->\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="or neither, got one"):
+        write_section(file, "a", "new")
+
+
+def speed_row(group: str, name: str, against: str, ratio: float) -> dict[str, Any]:
+    return {
+        "group": group,
+        "name": name,
+        "dtype": "float64",
+        "against": against,
+        "ours": {"median": 0.002, "min": 0.001, "calls": 9},
+        "other": {"median": 0.002 * ratio, "min": 0.001 * ratio, "calls": 9},
+        "ratio": ratio,
+        "difference": 0.0,
+        "tolerance": 1e-11,
+        "elsewhere": 0.0,
+    }
+
+
+def speed_record(speed: Any) -> dict[str, Any]:
+    rows = [
+        speed_row("layers", "Conv2d", "torch", 4.0),
+        speed_row("admm", "d = 576, m = 64", "torch", 1.0),
+        speed_row("admm", "d = 576, m = 64", "numpy solve", 6.0),
+        speed_row("admm", "d = 144, m = 16", "numpy solve", 1.5),
+    ]
+    machine = {
+        "processor": "P",
+        "cores": 2,
+        "threads": 2,
+        "system": "S",
+        "python": "3.11",
+        "packages": {"numpy": "2"},
+    }
+    return {
+        "date": "2020-01-01",
+        "quick": False,
+        "effort": {"repeats": 9},
+        "machine": machine,
+        "rows": rows,
+        "means": speed.means(rows),
+        "targets": speed.targets(rows),
+        "disturbed": 0,
+    }
+
+
+def test_speed_tables(load: Load, tmp_path: Path) -> None:
+    speed = load("speed")
+    record = speed_record(speed)
+    text = speed.markdown(record)
+    assert "| all rows, float64, geometric mean | torch | 2 | 2.00 | yes |" in text
+    assert "| ADMM, d = 576 | numpy solve | 5 | 6.00 | yes |" in text
+    assert "| all | numpy solve | float64 | 2 | 3.00 |" in text
+    assert "| layers | torch | float64 | 1 | 4.00 |" in text
+    assert "| Conv2d | float64 | 2 (1) | torch | 8 (4) | 4.00 |" in text
+    with pytest.raises(ValueError, match="must be of a full run"):
+        speed.markdown({**record, "quick": True})
+    source, target = tmp_path / "speed.json", tmp_path / "README.md"
+    source.write_text(json.dumps(record), encoding="utf-8")
+    script = str(FOLDER / "speed.py")
+    code, _, errors = finish(start(script, "--json", str(source), "--markdown", str(target)))
+    assert (code, errors) == (0, "")
+    assert text in target.read_text(encoding="utf-8")
+
+
+def accuracy_row(seed: int, drop: float, method: str = "ldnq") -> dict[str, Any]:
+    return {
+        "key": {
+            "network": "resnet20",
+            "method": method,
+            "seed": seed,
+            "images": 500,
+            "levels": 3,
+            "settings": method,
+        },
+        "result": {
+            "correct_before": 9200,
+            "correct_after": round(9200 - 100 * drop),
+            "total": 10000,
+            "drop": drop,
+            "seconds": 60.0,
+            "update_images": 15000 * 19 if method == "ldnq" else 0,
+            "updates": 19 if method == "ldnq" else 0,
+            "changes": "defaults" if method == "ldnq" else "no update",
+        },
+    }
+
+
+def test_accuracy_table(load: Load) -> None:
+    accuracy = load("accuracy")
+    rows = [accuracy_row(0, 3.0), accuracy_row(1, 5.0), accuracy_row(0, 13.0, "ldnq-")]
+    lines = accuracy.markdown(rows).splitlines()
+    assert lines[2] == (
+        "| resnet20 | ldnq | 500 | 3 | defaults | 2 | 92.00 | 88.00 | 4.00 | 1.00 | 4.30 | 15000 × 19 | 1.0 |"
+    )
+    assert lines[3] == (
+        "| resnet20 | ldnq- | 500 | 3 | no update | 1 | 92.00 | 79.00 | 13.00 |  | 13.66 | 0 | 1.0 |"
+    )
+
+
+def test_study_table(load: Load) -> None:
+    study, record = load("study"), importlib.import_module("refldnq.experiments.record")
+    rows = [
+        {
+            "key": {"network": "resnet20", "seed": 0},
+            "result": {
+                "accuracy": 90.0 + epochs,
+                "agreement": 91.0,
+                "teacher": 99.8,
+                "output_error": 80.0 - epochs,
+                "seconds": 30.0,
+                "update": record.plain(load("published").update_settings([f"epochs={epochs}"])),
+            },
+        }
+        for epochs in (1, 2)
+    ]
+    lines = study.markdown(rows).splitlines()
+    assert lines[0].startswith("| network | seed | epochs | accuracy, %")  # the one setting that varies
+    assert lines[2] == "| resnet20 | 0 | 2 | 92.00 | 91.00 | 78.00 | 99.80 | 0.5 |"  # least error first
+
+
+def test_tables_in_the_readme_are_generated(load: Load) -> None:
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    makers: dict[str, Callable[[Path], str]] = {
+        "speed": lambda file: str(load("speed").markdown(json.loads(file.read_text(encoding="utf-8")))),
+        "accuracy": lambda file: str(load("accuracy").markdown(load("store").Store(file).rows())),
+        "study": lambda file: str(load("study").markdown(load("store").Store(file).rows())),
+    }
+    for name, make in makers.items():
+        section = readme.split(f"<!-- {name}: generated -->\n")[1].split(f"\n<!-- {name}: end -->")[0]
+        file = FOLDER / "results" / f"{name}.json"
+        assert section == (make(file) if file.exists() else "Not measured yet.")
+
+
+# ---------------------------------------------------------------------- the study's images
+
+
+def test_held_out_images_are_others(load: Load) -> None:
+    study = load("study")
+    chosen = tuple(range(0, 1000, 2))
+    places = study.held_out(6000, chosen, seed=3)
+    assert places.size == len(set(places.tolist())) == study.HELD_OUT
+    assert not set(places.tolist()) & set(chosen)
+    with pytest.raises(ValueError, match="`count` must be at most 500"):
+        study.held_out(1000, chosen, seed=3)
+
+
+REFUSAL = """
+import sys
+from pathlib import Path
+import numpy as np
+import study
+folder = Path(sys.argv[1])
+sys.addaudithook(study.refuse_test_images)
+np.fromfile(folder / "data_batch_1.bin", np.uint8)
+for read in (lambda path: np.fromfile(path, np.uint8), lambda path: path.read_bytes(), open):
+    try:
+        read(folder / "test_batch.bin")
+    except PermissionError:
+        print("refused")
+"""
+
+
+def test_the_study_cannot_open_test_images(tmp_path: Path) -> None:
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        (tmp_path / name).write_bytes(b"0")
+    assert finish(start("-c", REFUSAL, str(tmp_path))) == (0, "refused\n" * 3, "")
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def tiny_model() -> Model:
+    rng = np.random.default_rng(0)
+    nodes = (
+        Node("flatten", Flatten(), ("input",)),
+        Node("fc1", Linear(4, 8), ("flatten",)),
+        Node("relu", ReLU(), ("fc1",)),
+        Node("fc2", Linear(8, 2), ("relu",)),
+    )
+    params = {
+        name: {"weight": rng.standard_normal(shape), "bias": np.zeros(shape[0])}
+        for name, shape in (("fc1", (8, 4)), ("fc2", (2, 8)))
+    }
+    return Model(network=Network(nodes, params, (1, 2, 2)), preprocess=Preprocess())
+
+
+def tiny_data(count: int, seed: int) -> Dataset:
+    rng = np.random.default_rng(seed)
+    return Dataset(rng.standard_normal((count, 1, 2, 2)), rng.integers(0, 2, count), ("no", "yes"), "tiny")
+
+
+def test_a_study_row(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load("study")
+    monkeypatch.setattr(study, "IMAGES", 20)
+    monkeypatch.setattr(study, "held_out", partial(study.held_out, count=30))
+    update = load("published").update_settings(["epochs=2", "copies=1", "batch_size=10"])
+    row = load("store").plain(study.score(tiny_model(), tiny_data(60, 1), update, 0))
+    assert row["changes"] == "epochs=2,batch_size=10,copies=1"
+    assert row["update_images"] == 2 * 20  # one update: behind the last layer nothing moves
+    assert 0 <= row["agreement"] <= 100
+    assert row["output_error"] > 0
+    json.dumps(row, allow_nan=False)
+
+
+@pytest.mark.parametrize("method", ["ldnq", "ldnq-", "dq"])
+def test_an_accuracy_row(load: Load, tmp_path: Path, method: str) -> None:
+    accuracy, store = load("accuracy"), load("store").Store(tmp_path / "rows.json")
+    update = load("published").update_settings(["epochs=2", "copies=1", "batch_size=10"])
+    asked = accuracy.request(method, update, seed=0, images=20, levels=3, dtype="float32")
+    data, test = tiny_data(60, 1), tiny_data(40, 2)
+    key = accuracy.key_of("tiny", method, asked, data)
+    row = accuracy.run(store, key, tiny_model(), data, test, asked)
+    assert accuracy.run(store, key, tiny_model(), data, test, asked) == row
+    assert len(store.rows()) == 1
+    assert (
+        row["result"]["drop"] == 100 * (row["result"]["correct_before"] - row["result"]["correct_after"]) / 40
+    )
+    assert row["result"]["updates"] == (1 if method == "ldnq" else 0)
+    assert len(row["result"]["layers"]) == 2
+    assert list(tmp_path.iterdir()) == [store.path]  # no checkpoint is left
+    assert accuracy.key_of("tiny", method, asked, tiny_data(60, 3)) != key  # other images, other run
+
+
+# ---------------------------------------------------------------------- timing
+
+
+def contest(timing: Any, other: Callable[[], Any]) -> Any:
+    return timing.Contest(
+        group="g",
+        name="n",
+        dtype="float64",
+        ours=lambda: (np.arange(3.0), 1.0),
+        others={"other": other},
+        tolerance=1e-12,
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (np.arange(3.0), 1.0 + 1e-9),
+        (np.array([0.0, 1.0, np.nan]), 1.0),
+        (np.array([np.nan, 1.0, 2.0]), 1.0),
+        (np.arange(4.0), 1.0),
+        (np.arange(3.0),),
+    ],
+)
+def test_other_numbers_are_not_timed(load: Load, wrong: Any) -> None:
+    timing = load("timing")
+    assert timing.check(contest(timing, lambda: (np.arange(3.0), 1.0))) == {"other": 0.0}
+    with pytest.raises(ValueError, match="must"):
+        timing.measure(contest(timing, lambda: wrong), timing.Effort())
+
+
+def test_sides_take_turns(load: Load) -> None:
+    timing = load("timing")
+    calls: list[str] = []
+    sides = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    taken = timing.take_turns(sides, timing.Effort(repeats=3, seconds=0.0))
+    # One call each to see how long it takes, then turns of one untimed and one timed call.
+    assert "".join(calls) == "ab" + "aabb" * 3
+    assert [len(seconds) for seconds in taken.values()] == [3, 3]
+
+
+def test_ratio_is_theirs_over_ours(load: Load) -> None:
+    timing = load("timing")
+
+    def slow() -> Any:
+        time.sleep(0.01)
+        return np.arange(3.0), 1.0
+
+    (row,) = timing.measure(contest(timing, slow), timing.Effort(repeats=2))
+    assert row["ratio"] > 1
+    assert row["ratio"] == row["other"]["median"] / row["ours"]["median"]
+
+
+@needs_torch
+def test_quick_run(tmp_path: Path) -> None:
+    file = tmp_path / "speed.json"
+    code, output, errors = finish(
+        start(str(FOLDER / "speed.py"), "--quick", "--only", "projection", "--json", str(file))
+    )
+    assert code == 0, errors
+    record = json.loads(file.read_text(encoding="utf-8"))
+    assert record["quick"]
+    assert {row["against"] for row in record["rows"]} == {"torch", "numpy"}
+    assert all(row["difference"] <= row["tolerance"] for row in record["rows"])
+    assert "its times mean nothing" in output
+
+
+@needs_torch
+def test_an_unknown_group_is_refused() -> None:
+    code, _, errors = finish(start(str(FOLDER / "speed.py"), "--only", "layers,speed"))
+    assert code == 2
+    assert "must be among layers, hessian, admm, projection, update, got 'speed'" in errors
