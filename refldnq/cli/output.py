@@ -1,0 +1,97 @@
+"""Where a command's words go: tables and progress for terminals, plain lines elsewhere, JSON into a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from refldnq.experiments.run import Event
+    from refldnq.ldnq import LayerReport
+
+
+def write_json(file: Path | None, content: Any) -> None:
+    """Write `content` to `file`, at once and whole; to standard output for ``-``; nowhere for None."""
+    if file is None:
+        return
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    if file == Path("-"):
+        click.echo(text, nl=False)
+        return
+    from refldnq.formats.atomic import atomic_path
+
+    with atomic_path(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def say(text: str, json_file: Path | None = None) -> None:
+    """Print lines; to standard error where the JSON has standard output."""
+    click.echo(text, err=json_file == Path("-"))
+
+
+def say_layers(reports: Sequence[LayerReport], json_file: Path | None = None) -> None:
+    """Print the table of the layers."""
+    from rich.console import Console
+
+    from refldnq.experiments.report import layer_table, layer_text
+
+    console = Console(stderr=json_file == Path("-"))
+    if console.is_terminal:
+        console.print(layer_table(reports))
+    else:
+        say(layer_text(reports), json_file)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[Event], None]]:
+    """A function that shows events on standard error: a bar with the time left on a terminal, or lines."""
+    if sys.stderr.isatty():
+        with _bar() as tell:
+            yield tell
+    else:
+        began = time.monotonic()
+        yield lambda event: _line(event, time.monotonic() - began)
+
+
+def _expected(event: Event, elapsed: float) -> float | None:
+    # The whole run's time; before a tenth of the work is done, what kernels take to compile would rule it.
+    return elapsed / event.fraction if event.fraction >= 0.1 else None
+
+
+def _line(event: Event, elapsed: float) -> None:
+    expected = _expected(event, elapsed)
+    left = f", about {expected - elapsed:.0f} s left" if expected is not None and event.fraction < 1 else ""
+    click.echo(f"[{100 * event.fraction:3.0f} %] {event.message} ({elapsed:.0f} s{left})", err=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Event], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
+    from rich.text import Text
+
+    class TimeLeft(ProgressColumn):
+        # Layers come minutes apart: the estimate is made at each one and counted down between them.
+        def render(self, task: Task) -> Text:
+            expected = task.fields["expected"]
+            if task.elapsed is None or expected is None:
+                return Text("")
+            left = max(0.0, expected - task.elapsed)
+            return Text(f"{int(left) // 60}:{int(left) % 60:02d} left")
+
+    columns = (BarColumn(), TaskProgressColumn(), TimeLeft(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0, expected=None)
+
+        def tell(event: Event) -> None:
+            expected = _expected(event, bar.tasks[0].elapsed or 0.0)
+            bar.update(task, completed=event.fraction, description=event.message, expected=expected)
+
+        yield tell

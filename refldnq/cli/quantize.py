@@ -1,0 +1,231 @@
+"""``refldnq quantize``: Algorithm 1 on a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from refldnq.cli.options import (
+    data_option,
+    dtype_option,
+    given,
+    in_a_folder,
+    json_option,
+    model_argument,
+    output_option,
+)
+from refldnq.cli.output import progress, say, say_layers, write_json
+
+if TYPE_CHECKING:
+    from refldnq.experiments.run import QuantizeOutcome
+    from refldnq.ldnq import LdnqSettings
+    from refldnq.update import UpdateSettings
+
+
+@click.command()
+@model_argument
+@data_option()
+@output_option()
+@click.option(
+    "--images",
+    default=500,
+    show_default=True,
+    help="Unlabelled calibration images, drawn from the training split.",
+)
+@click.option(
+    "--levels",
+    default=3,
+    show_default=True,
+    help="Levels of every layer: 3, 5, 7, ..., the paper's '2b+3 bits'.",
+)
+@click.option("--seed", default=0, show_default=True, help="Draws the images and orders and augments them.")
+@click.option(
+    "--stratified/--random", default=False, help="The same number of images of every class; looks at labels."
+)
+@dtype_option
+@click.option(
+    "--profile",
+    type=click.Choice(["paper", "released-2019"]),
+    default="paper",
+    show_default=True,
+    help="The paper's algorithm, or what its authors' released code does.",
+)
+@click.option(
+    "--solver", default="admm", show_default=True, metavar="NAME", help="Solver of the layers' problems."
+)
+@click.option("--projection", type=click.Choice(["alternating", "exact"]), help="ADMM's projection step.")
+@click.option("--rho", type=float, help="ADMM's penalty, in units of --rho-scale.")
+@click.option(
+    "--rho-scale",
+    type=click.Choice(["mean_diagonal", "lambda_max", "h00", "absolute"]),
+    help="Unit of --rho.",
+)
+@click.option("--iterations", type=int, help="ADMM's iterations.")
+@click.option("--per-channel", is_flag=True, default=None, help="One scale for each output channel.")
+@click.option(
+    "--update/--no-update",
+    default=True,
+    show_default=True,
+    help="Update the weights after each layer (step 4).",
+)
+@click.option("--epochs", type=int, help="Update: passes over the images for each layer.")
+@click.option("--batch-size", type=int, help="Update: images a step.")
+@click.option("--optimizer", type=click.Choice(["adam", "sgd"]), help="Update: the rule.")
+@click.option("--learning-rate", type=float, help="Update: rate of the first step.")
+@click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="Update: how the rate falls.")
+@click.option(
+    "--statistics", type=click.Choice(["batch", "running"]), help="Update: what batch normalization uses."
+)
+@click.option(
+    "--copies", type=int, help="Update: versions of the images, cropped and flipped; 1 is no augmentation."
+)
+@click.option("--crop", type=int, help="Update: pixels around an image before it is cropped.")
+@click.option("--flip/--no-flip", default=None, help="Update: mirror half of the images.")
+@click.option("--first/--no-first", default=True, help="Quantize the first layer.  [default: first]")
+@click.option("--last/--no-last", default=True, help="Quantize the last layer.  [default: last]")
+@click.option(
+    "--skip",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave layers as they are, such as '*shortcut*'; repeatable.",
+)
+@click.option("--quantize-bias", is_flag=True, help="Quantize biases as rows of the weights.")
+@click.option(
+    "--reestimate",
+    is_flag=True,
+    help="Recompute batch normalization's statistics from the images at the end.",
+)
+@click.option("--direct", is_flag=True, help="Show direct quantization beside it.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=in_a_folder,
+    help="Written after every layer, removed at the end.  [default: OUT.h5.checkpoint]",
+)
+@click.option(
+    "--resume/--no-resume",
+    default=None,
+    help="Go on from the checkpoint, or start anew; without either an existing one is an error.",
+)
+@json_option
+def quantize(
+    model_file: Path,
+    data: str,
+    output: Path,
+    checkpoint: Path | None,
+    resume: bool | None,
+    json_file: Path | None,
+    **options: Any,
+) -> None:
+    """Quantize MODEL.h5 layer by layer from a few unlabelled images.
+
+    The images are drawn from the training split of --data. Its test split, if there is one, is classified
+    before and after and guides nothing.
+    """
+    from refldnq.data import load_dataset, load_test
+    from refldnq.experiments.report import outcome_json
+    from refldnq.experiments.run import QuantizeRequest, quantize_model
+    from refldnq.formats.h5 import load_model, save_model
+
+    request = QuantizeRequest(
+        settings=_settings(options),
+        **{name: options[name] for name in ("images", "seed", "stratified", "dtype", "direct")},
+    )
+    checkpoint = checkpoint or output.with_name(output.name + ".checkpoint")
+    if checkpoint.exists() and resume is None:
+        raise ValueError(f"{checkpoint} exists: go on from it with --resume, or start anew with --no-resume.")
+    model, calibration, test = load_model(model_file), load_dataset(data, "train"), load_test(data)
+    with progress() as tell:
+        outcome = quantize_model(
+            model,
+            calibration,
+            request,
+            test=test,
+            on_progress=tell,
+            checkpoint=checkpoint,
+            resume=bool(resume),
+        )
+    save_model(output, outcome.model)
+    write_json(json_file, outcome_json(outcome))
+    checkpoint.unlink(missing_ok=True)
+    say_outcome(outcome, json_file)
+    say(f"Wrote {output}.", json_file)
+
+
+def say_outcome(outcome: QuantizeOutcome, json_file: Path | None) -> None:
+    """Print the table of the layers and the summary of a run."""
+    say_layers(outcome.reports, json_file)
+    say("Errors are relative to the squared norm of the reference, the original network's.", json_file)
+    for label, score in (
+        ("accuracy before", outcome.before),
+        ("accuracy after", outcome.after),
+        ("direct quantization", outcome.direct),
+    ):
+        if score is not None:
+            say(f"{label + ':':<21}{score.accuracy:6.2f} %  ({score.correct} of {score.total})", json_file)
+    if outcome.drop is not None:
+        say(f"{'drop:':<21}{outcome.drop:6.2f} points", json_file)
+    memory = f"peak memory {outcome.peak_rss_mb:.0f} MB"
+    say(f"{len(outcome.indices)} images, {outcome.seconds:.1f} s, {memory}.", json_file)
+
+
+def _settings(options: dict[str, Any]) -> LdnqSettings:
+    from refldnq.codebook import powers_of_two
+    from refldnq.ldnq import LdnqSettings
+
+    return LdnqSettings(
+        codebook=powers_of_two(options["levels"]),
+        solver=options["solver"],
+        solver_settings=_solver_settings(options),
+        update=_update(options),
+        first=options["first"],
+        last=options["last"],
+        skip=options["skip"],
+        bias=options["quantize_bias"],
+        reestimate="end" if options["reestimate"] else "none",
+        profile=options["profile"],
+    )
+
+
+def _solver_settings(options: dict[str, Any]) -> Any:
+    from refldnq.solvers.admm_settings import AdmmSettings
+    from refldnq.solvers.direct import DirectSettings
+
+    names = ("projection", "rho", "rho_scale", "iterations", "per_channel")
+    changes = given(**{name: options[name] for name in names})
+    if options["solver"] == "admm":
+        return AdmmSettings.profile(options["profile"], **changes)
+    if options["solver"] == "direct" and set(changes) <= {"per_channel"}:
+        return DirectSettings(**changes)
+    if changes:
+        flags = ", ".join("--" + name.replace("_", "-") for name in changes)
+        raise ValueError(f"{flags} must go with --solver admm, got --solver {options['solver']}.")
+    return None
+
+
+def _update(options: dict[str, Any]) -> UpdateSettings | None:
+    from refldnq.update import UpdateSettings
+
+    names = (
+        "epochs",
+        "batch_size",
+        "optimizer",
+        "learning_rate",
+        "schedule",
+        "statistics",
+        "copies",
+        "crop",
+        "flip",
+    )
+    changes = given(**{name: options[name] for name in names})
+    if options["update"] and options["profile"] == "paper":
+        return UpdateSettings(**changes)
+    if changes:
+        flags = ", ".join("--" + name.replace("_", "-") for name in changes)
+        raise ValueError(
+            f"{flags} must go with the profile paper's update, got another profile or --no-update."
+        )
+    return UpdateSettings() if options["update"] else None

@@ -1,0 +1,1 @@
+"""Runs from files to files: quantization, training, evaluation, checkpoints, reports."""

@@ -1,0 +1,146 @@
+"""A run's results: the table of the layers, for terminals and as text, and the JSON record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from refldnq.experiments.record import plain
+from refldnq.experiments.run import Evaluation, QuantizeOutcome
+from refldnq.ldnq import LayerReport
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = ("layer", "levels", "α", "zeros", "error", "accum.", "output", "iter.", "time")
+"""Headings of the table; the three errors are relative to the squared norm of what they compare with."""
+
+
+def layer_row(report: LayerReport) -> tuple[str, ...]:
+    """The cells of one layer, in the order of `COLUMNS`."""
+    if isinstance(report.alpha, tuple):
+        scales = np.asarray(report.alpha)
+        alpha = f"{scales.min():.3g}..{scales.max():.3g}"
+    else:
+        alpha = f"{report.alpha:.4g}"
+    return (
+        report.name,
+        str(report.levels),
+        alpha,
+        f"{100 * report.zero_fraction:.1f} %",
+        f"{report.relative_error:.4f}",
+        f"{report.relative_accumulated_error:.4f}",
+        f"{report.relative_output_error:.4f}",
+        str(report.iterations),
+        f"{report.seconds:.1f} s",
+    )
+
+
+def layer_table(reports: Sequence[LayerReport]) -> Table:
+    """The layers as a table of rich, for a terminal.
+
+    Parameters
+    ----------
+    reports : sequence of LayerReport
+        One a row.
+
+    Returns
+    -------
+    rich.table.Table
+    """
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for index, heading in enumerate(COLUMNS):
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+    for report in reports:
+        table.add_row(*layer_row(report))
+    return table
+
+
+def layer_text(reports: Sequence[LayerReport]) -> str:
+    """The layers as lines of text, columns aligned, for files and pipes.
+
+    Parameters
+    ----------
+    reports : sequence of LayerReport
+        One a line.
+
+    Returns
+    -------
+    str
+        The heading and the lines, without a final line break.
+
+    Examples
+    --------
+    >>> layer_text([])
+    'layer  levels  α  zeros  error  accum.  output  iter.  time'
+    """
+    rows = [COLUMNS, *(layer_row(report) for report in reports)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as JSON values: ``accuracy``, ``correct``, ``total``, ``top5``, in percent or null.
+
+    Examples
+    --------
+    >>> evaluation_json(Evaluation(correct=9, total=10, correct_top5=None))
+    {'accuracy': 90.0, 'correct': 9, 'total': 10, 'top5': None}
+    """
+    return {
+        "accuracy": evaluation.accuracy,
+        "correct": evaluation.correct,
+        "total": evaluation.total,
+        "top5": evaluation.top5,
+    }
+
+
+def outcome_json(outcome: QuantizeOutcome) -> dict[str, Any]:
+    """A run as JSON values.
+
+    Parameters
+    ----------
+    outcome : QuantizeOutcome
+        The run.
+
+    Returns
+    -------
+    dict
+        ``accuracy_before``, ``accuracy_after`` (percent), ``drop`` (before - after, points): null without a
+        test split; ``seconds``, ``peak_rss_mb``, ``layers`` (every field of `LayerReport`, NaN as null),
+        ``update_images`` (image passes of all updates), the two evaluations, direct quantization beside them,
+        and what the run was made with (``provenance``).
+    """
+    return {
+        "accuracy_before": outcome.before.accuracy if outcome.before else None,
+        "accuracy_after": outcome.after.accuracy if outcome.after else None,
+        "drop": outcome.drop,
+        "seconds": outcome.seconds,
+        "peak_rss_mb": plain(outcome.peak_rss_mb),
+        "layers": [plain(report) for report in outcome.reports],
+        "update_images": sum(report.update_images for report in outcome.reports),
+        "resumed_layers": outcome.resumed_layers,
+        "before": evaluation_json(outcome.before) if outcome.before else None,
+        "after": evaluation_json(outcome.after) if outcome.after else None,
+        "direct": _direct_json(outcome),
+        "provenance": plain(outcome.model.provenance),
+    }
+
+
+def _direct_json(outcome: QuantizeOutcome) -> dict[str, Any] | None:
+    if not outcome.direct_reports:
+        return None
+    return {
+        **(evaluation_json(outcome.direct) if outcome.direct else {"accuracy": None}),
+        "layers": [plain(report) for report in outcome.direct_reports],
+    }

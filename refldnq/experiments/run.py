@@ -1,0 +1,421 @@
+"""One run from a model file's content to another's: sampling, Algorithm 1, evaluation, provenance."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from refldnq._checks import check_choice, check_integer
+from refldnq._typing import Array
+from refldnq.data import Dataset, Preprocess
+from refldnq.experiments import checkpoint as checkpoints
+from refldnq.experiments.record import plain
+from refldnq.experiments.work import layer_work, multiplications
+from refldnq.ldnq import LayerReport, LdnqSettings, Progress, ldnq
+from refldnq.model import Model
+from refldnq.network import Network
+from refldnq.solvers.base import get_solver
+from refldnq.solvers.direct import DirectSettings
+
+TOP = 5
+"""Guesses that count in the top-5 accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizeRequest:
+    """What a run is asked to do.
+
+    Parameters
+    ----------
+    settings : LdnqSettings, optional
+        Of Algorithm 1.
+    images : int, optional
+        Number of calibration images; the paper's 500.
+    seed : int, optional
+        Of the sampling, the augmentation and the order of the images.
+    stratified : bool, optional
+        Whether every class gets the same share of the images. That looks at labels; the paper does not.
+    dtype : {'float32', 'float64'}, optional
+        Type of the network's arithmetic; solvers run in float64 in any case.
+    direct : bool, optional
+        Whether direct quantization of the same layers, which ignores the data, is evaluated beside it.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of range.
+    TypeError
+        If a field is of another type.
+
+    Examples
+    --------
+    >>> QuantizeRequest(images=0)
+    Traceback (most recent call last):
+        ...
+    ValueError: `images` must be an integer of at least 1, got 0.
+    """
+
+    settings: LdnqSettings = field(default_factory=LdnqSettings)
+    images: int = 500
+    seed: int = 0
+    stratified: bool = False
+    dtype: Literal["float32", "float64"] = "float32"
+    direct: bool = False
+
+    def __post_init__(self) -> None:
+        check_integer("images", self.images, at_least=1)
+        check_integer("seed", self.seed, at_least=0)
+        check_choice("dtype", self.dtype, ("float32", "float64"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """How many labelled images a model classifies rightly.
+
+    Parameters
+    ----------
+    correct, total : int
+        Images whose largest output is that of their class, the first one among equals; all images.
+    correct_top5 : int or None
+        Images whose class is among the five largest outputs; None for five classes or fewer.
+
+    Examples
+    --------
+    >>> Evaluation(correct=9, total=10, correct_top5=10).accuracy
+    90.0
+    """
+
+    correct: int
+    total: int
+    correct_top5: int | None
+
+    @property
+    def accuracy(self) -> float:
+        """Percent."""
+        return 100.0 * self.correct / self.total
+
+    @property
+    def top5(self) -> float | None:
+        """Percent."""
+        return None if self.correct_top5 is None else 100.0 * self.correct_top5 / self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A step of a run that has come to its end.
+
+    Parameters
+    ----------
+    message : str
+        What was done.
+    fraction : float
+        Share of the run's work that is done, an estimate.
+    report : LayerReport or None
+        If the step was a layer of Algorithm 1.
+    """
+
+    message: str
+    fraction: float
+    report: LayerReport | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOutcome:
+    """What a run gave.
+
+    Parameters
+    ----------
+    model : Model
+        The quantized model; its provenance says how it was made (no times: equal runs make equal files).
+    reports : tuple of LayerReport
+        One a quantized layer.
+    indices : tuple of int
+        The calibration images' places in the data set.
+    before, after : Evaluation or None
+        On the test split; None without one.
+    direct : Evaluation or None
+        Of direct quantization; None unless asked for, and without a test split.
+    direct_reports : tuple of LayerReport
+        Of direct quantization; empty unless asked for.
+    seconds : float
+        Wall-clock time, evaluations included; of a resumed run with the layers done before.
+    peak_rss_mb : float
+        The largest resident memory of this process so far, in 10^6 bytes; NaN where the system does not tell.
+    resumed_layers : int
+        Layers taken from a checkpoint.
+    """
+
+    model: Model
+    reports: tuple[LayerReport, ...]
+    indices: tuple[int, ...]
+    before: Evaluation | None
+    after: Evaluation | None
+    direct: Evaluation | None
+    direct_reports: tuple[LayerReport, ...]
+    seconds: float
+    peak_rss_mb: float
+    resumed_layers: int
+
+    @property
+    def drop(self) -> float | None:
+        """Accuracy before minus accuracy after, percentage points; None without a test split."""
+        if self.before is None or self.after is None:
+            return None
+        return self.before.accuracy - self.after.accuracy
+
+
+def required_preprocess(model: Model) -> Preprocess:
+    """The model's preprocessing.
+
+    Raises
+    ------
+    ValueError
+        If it has none: what its inputs mean is unknown then, and any accuracy would be an accident.
+    """
+    if model.preprocess is None:
+        raise ValueError(
+            "`model` must have a preprocessing, got none: convert the weights again with --preprocess."
+        )
+    return model.preprocess
+
+
+def evaluate_model(
+    model: Model, dataset: Dataset, limit: int | None = None, *, batch_size: int = 250
+) -> Evaluation:
+    """Classify labelled images.
+
+    Parameters
+    ----------
+    model : Model
+        With a preprocessing.
+    dataset : Dataset
+        With labels.
+    limit : int, optional
+        Only so many images, from the first.
+    batch_size : int, optional
+        Images at a time; chosen here (about 100 MB of activations in a ResNet-20).
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ValueError
+        If the model has no preprocessing, the images do not fit it, there are no labels, or the labels name
+        other classes than the model's outputs.
+    """
+    preprocess = required_preprocess(model)
+    check_integer("batch_size", batch_size, at_least=1)
+    count = len(dataset)
+    if limit is not None:
+        count = min(count, check_integer("limit", limit, at_least=1))
+    if dataset.labels is None:
+        raise ValueError(f"`dataset` must have labels to be evaluated on, got none in {dataset.name!r}.")
+    if count < 1:
+        raise ValueError(f"`dataset` must hold at least one image, got none in {dataset.name!r}.")
+    labels = dataset.labels[:count]
+    classes = model.network.shapes[model.network.nodes[-1].name][-1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"`labels` must name the model's classes, 0..{classes - 1}, got {labels.min()}..{labels.max()}."
+        )
+    correct = among = 0
+    for first in range(0, count, batch_size):
+        part = slice(first, min(first + batch_size, count))
+        x = preprocess(dataset.images[part], model.network.dtype)
+        logits = model.network.forward(x, batch_size=batch_size)
+        truth = labels[part]
+        correct += int(np.sum(logits.argmax(axis=1) == truth))
+        if classes > TOP:
+            best = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+            among += int(np.sum(best == truth[:, None]))
+    return Evaluation(correct=correct, total=count, correct_top5=among if classes > TOP else None)
+
+
+def quantize_model(
+    model: Model,
+    dataset: Dataset,
+    request: QuantizeRequest,
+    *,
+    test: Dataset | None = None,
+    on_progress: Callable[[Event], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> QuantizeOutcome:
+    """Quantize a model from a few images of a data set.
+
+    Parameters
+    ----------
+    model : Model
+        With a preprocessing.
+    dataset : Dataset
+        The calibration images are drawn from it; its labels are used for a stratified draw alone.
+    request : QuantizeRequest
+        How.
+    test : Dataset, optional
+        Labelled images to evaluate on, before and after; they guide nothing.
+    on_progress : callable, optional
+        Called with an `Event` after every step.
+    checkpoint : Path, optional
+        A file that is written after every layer; removing it at the end is the caller's business.
+    resume : bool, optional
+        Whether to go on from `checkpoint` if that file exists.
+
+    Returns
+    -------
+    QuantizeOutcome
+
+    Raises
+    ------
+    ValueError
+        If the data, the model and the request do not fit each other, or the checkpoint is of another run.
+    FormatError
+        If the checkpoint cannot be read.
+
+    Notes
+    -----
+    ``numpy.random.default_rng(seed)`` spawns two streams: the first draws the images, the second is for
+    Algorithm 1.
+    """
+    began = time.perf_counter()
+    settings, tell = request.settings, on_progress or _silence
+    get_solver(settings.solver)  # an unknown name is refused before the work
+    preprocess = required_preprocess(model)
+    sampling, running = np.random.default_rng(request.seed).spawn(2)
+    if request.images > len(dataset):
+        raise ValueError(
+            f"`images` must be at most the {len(dataset)} of {dataset.name!r}, got {request.images}."
+        )
+    indices = dataset.sample(request.images, sampling, stratified=request.stratified)
+    images = preprocess(dataset.images[indices], np.dtype(request.dtype))
+    network = model.network.astype(request.dtype)
+    work = _Work(network, request, 0 if test is None else len(test))
+
+    fingerprint = checkpoints.fingerprint(
+        network, images, indices, settings=plain(settings), seed=request.seed, dataset=dataset.name
+    )
+    state: Progress | None = None
+    if checkpoint is not None and resume and checkpoint.exists():
+        state = checkpoints.load(checkpoint, network, fingerprint)
+    resumed = 0 if state is None else len(state.reports)
+    spent = 0.0 if state is None else sum(report.seconds for report in state.reports)
+
+    before = None
+    if test is not None:
+        before = evaluate_model(replace(model, network=network, quantized={}), test)
+        tell(Event(f"accuracy before: {before.accuracy:.2f} %", work.advance(work.evaluation)))
+    for report in () if state is None else state.reports:
+        tell(Event(f"{report.name}: from the checkpoint", work.advance(work.layers[report.name])))
+
+    def after_layer(progress: Progress) -> None:
+        if checkpoint is not None:
+            checkpoints.save(checkpoint, progress, model, fingerprint)
+        last = progress.reports[-1]
+        errors = f"layer error {last.relative_error:.4f}, output error {last.relative_output_error:.4f}"
+        tell(Event(f"{last.name}: {errors}", work.advance(work.layers[last.name]), last))
+
+    final = ldnq(network, images, settings, running, on_layer=after_layer, resume=state)
+    provenance = {**_provenance(request, dataset, indices, fingerprint), "layers": _timeless(final.reports)}
+    quantized = replace(model, network=final.network, quantized=dict(final.quantized), provenance=provenance)
+
+    after = None
+    if test is not None:
+        after = evaluate_model(quantized, test)
+        tell(Event(f"accuracy after: {after.accuracy:.2f} %", work.advance(work.evaluation)))
+    direct: Evaluation | None = None
+    direct_reports: tuple[LayerReport, ...] = ()
+    if request.direct:
+        beside = ldnq(network, images, direct_settings(settings), running)
+        direct_reports = beside.reports
+        if test is not None:
+            direct = evaluate_model(replace(model, network=beside.network, quantized={}), test)
+        tell(Event("direct quantization", 1.0))
+    return QuantizeOutcome(
+        model=quantized,
+        reports=final.reports,
+        indices=tuple(int(i) for i in indices),
+        before=before,
+        after=after,
+        direct=direct,
+        direct_reports=direct_reports,
+        seconds=spent + time.perf_counter() - began,
+        peak_rss_mb=peak_rss_mb(),
+        resumed_layers=resumed,
+    )
+
+
+def direct_settings(settings: LdnqSettings) -> LdnqSettings:
+    """The same layers, levels and number of scales for direct quantization, without an update.
+
+    The rounding is the paper's baseline DQ, at α = mean|W|; for free sets, which have no scale, it is the
+    projection (17).
+
+    Examples
+    --------
+    >>> direct_settings(LdnqSettings()).solver, direct_settings(LdnqSettings()).update
+    ('direct', None)
+    """
+    free = any(codebook.kind == "free" for codebook in (settings.codebook, *settings.levels.values()))
+    how = DirectSettings(
+        variant="alternating" if free else "mean",
+        per_channel=getattr(settings.solver_settings, "per_channel", False),
+    )
+    return replace(settings, solver="direct", solver_settings=how, update=None, reestimate="none")
+
+
+def peak_rss_mb() -> float:
+    """The largest resident memory of this process so far, in 10^6 bytes; NaN where the system does not tell.
+
+    Examples
+    --------
+    >>> peak_rss_mb() > 0
+    True
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes there, KiB elsewhere
+
+
+class _Work:
+    """The share of a run that is done."""
+
+    def __init__(self, network: Network, request: QuantizeRequest, tests: int) -> None:
+        settings = request.settings
+        self.layers = layer_work(network, settings, request.images)
+        self.evaluation = float(tests * sum(multiplications(network)))
+        beside = sum(layer_work(network, direct_settings(settings), request.images).values())
+        self.total = sum(self.layers.values()) + 2 * self.evaluation
+        self.total += (beside + self.evaluation) if request.direct else 0.0
+        self.done = 0.0
+
+    def advance(self, work: float) -> float:
+        self.done += work
+        return min(1.0, self.done / self.total)
+
+
+def _silence(event: Event) -> None:
+    pass
+
+
+def _provenance(
+    request: QuantizeRequest, dataset: Dataset, indices: Array, fingerprint: checkpoints.Fingerprint
+) -> dict[str, Any]:
+    return {
+        "request": plain(request),
+        "data": {"name": dataset.name, "size": len(dataset), "indices": plain(indices)},
+        "fingerprint": {**fingerprint.parts, "sha256": fingerprint.digest},
+    }
+
+
+def _timeless(reports: tuple[LayerReport, ...]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in plain(report).items() if key != "seconds"} for report in reports]

@@ -1,0 +1,63 @@
+"""How much of a run each layer is, so that the time left can be told before the run is half over."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+
+from refldnq.ldnq import LdnqSettings
+from refldnq.network import Network
+
+
+def multiplications(network: Network) -> tuple[int, ...]:
+    """Multiplications that each node takes for one image; 0 for nodes without weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refldnq.layers import Conv2d
+    >>> from refldnq.network import Node
+    >>> nodes = (Node("conv", Conv2d(1, 2, 3, bias=False), ("input",)),)
+    >>> multiplications(Network(nodes, {"conv": {"weight": np.ones((2, 1, 3, 3))}}, (1, 5, 5)))
+    (162,)
+    """
+    weighted = set(network.weighted)
+    return tuple(
+        int(network.params[node.name]["weight"].size * np.prod(network.shapes[node.name][1:], dtype=int))
+        if node.name in weighted
+        else 0
+        for node in network.nodes
+    )
+
+
+def layer_work(network: Network, settings: LdnqSettings, images: int) -> dict[str, float]:
+    """Multiplications that each step of Algorithm 1 takes, roughly, by layer.
+
+    Parameters
+    ----------
+    network : Network
+        The network to quantize.
+    settings : LdnqSettings
+        Levels, solver, update.
+    images : int
+        Number of calibration images.
+
+    Returns
+    -------
+    dict of str to float
+        An estimate for the time left and nothing else: a forward pass of all copies through the layer, the
+        Gram matrix of its patches, and the update's passes (a backward one counts as two) through the rest.
+    """
+    cost = multiplications(network)
+    behind = [0, *accumulate(reversed(cost))][::-1]
+    copies, passes = (settings.update.copies, 3 * settings.update.epochs) if settings.update else (1, 0)
+    work: dict[str, float] = {}
+    for name in settings.chosen(network):
+        position = network.position(name)
+        rows = network.params[name]["weight"][0].size
+        positions = int(np.prod(network.shapes[name][1:], dtype=int))
+        solve = rows**3 / 3 + 100 * rows * network.params[name]["weight"].size  # of 100 iterations
+        gram = positions * rows**2 / 2
+        work[name] = images * (copies * cost[position] + gram + passes * behind[position + 1]) + solve
+    return work

@@ -1,0 +1,378 @@
+"""One run from a model to a quantized model: sampling, evaluation, records, reports, hard inputs."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refldnq._typing import Array
+from refldnq.codebook import free, powers_of_two
+from refldnq.data import Dataset, Preprocess
+from refldnq.experiments.record import plain
+from refldnq.experiments.report import COLUMNS, layer_table, layer_text, outcome_json
+from refldnq.experiments.run import (
+    Evaluation,
+    Event,
+    QuantizeOutcome,
+    QuantizeRequest,
+    direct_settings,
+    evaluate_model,
+    quantize_model,
+)
+from refldnq.experiments.summary import model_json, model_text
+from refldnq.experiments.work import layer_work
+from refldnq.formats.h5 import load_model, save_model
+from refldnq.layers import BatchNorm, Conv2d, Flatten, Linear, ReLU
+from refldnq.ldnq import LdnqSettings
+from refldnq.model import Model
+from refldnq.network import Network, Node
+from refldnq.solvers.admm import AdmmSettings
+from refldnq.update import UpdateSettings
+
+UPDATE = UpdateSettings(epochs=2, batch_size=8, copies=2, crop=1)
+SETTINGS = LdnqSettings(update=UPDATE)
+REQUEST = QuantizeRequest(settings=SETTINGS, images=24, dtype="float64")
+
+
+def small_model(**changes: Array) -> Model:
+    """A convolution and a linear layer, with arrays of conv1 and bn1 exchanged by name."""
+    rng = np.random.default_rng(0)
+    nodes = (
+        Node("conv1", Conv2d(1, 4, 3, padding=1, bias=False), ("input",)),
+        Node("bn1", BatchNorm(4), ("conv1",)),
+        Node("relu1", ReLU(), ("bn1",)),
+        Node("conv2", Conv2d(4, 6, 3, padding=1), ("relu1",)),
+        Node("relu2", ReLU(), ("conv2",)),
+        Node("flatten", Flatten(), ("relu2",)),
+        Node("fc", Linear(96, 7), ("flatten",)),
+    )
+    params = {
+        node.name: {key: rng.standard_normal(shape) for key, shape in node.layer.parameter_shapes().items()}
+        for node in nodes
+        if node.layer.parameter_shapes()
+    }
+    params["bn1"]["running_var"] = np.ones(4)
+    for name, array in changes.items():
+        layer, _, key = name.partition("_")
+        params[layer][key] = array
+    return Model(network=Network(nodes, params, (1, 4, 4)), preprocess=Preprocess(scale=1 / 255))
+
+
+def small_data(n: int = 40, *, labels: bool = True, name: str = "noise") -> Dataset:
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (n, 1, 4, 4)).astype(np.uint8)
+    return Dataset(images, rng.integers(0, 7, n) if labels else None, None, name)
+
+
+@pytest.fixture(scope="module")
+def outcome() -> QuantizeOutcome:
+    request = replace(REQUEST, direct=True)
+    return quantize_model(small_model(), small_data(), request, test=small_data(30, name="noise-test"))
+
+
+# ------------------------------------------------------------------ evaluation
+
+
+def constant_model(logits: list[float]) -> Model:
+    size = len(logits)
+    nodes = (Node("flatten", Flatten(), ("input",)), Node("fc", Linear(16, size), ("flatten",)))
+    arrays = {"weight": np.zeros((size, 16)), "bias": np.array(logits)}
+    return Model(network=Network(nodes, {"fc": arrays}, (1, 4, 4)), preprocess=Preprocess())
+
+
+def test_accuracy_is_a_count_and_the_first_of_equals_wins() -> None:
+    data = replace(small_data(6), labels=np.array([2, 2, 1, 0, 2, 1]))
+    assert evaluate_model(constant_model([0.0, 3.0, 5.0]), data).correct == 3
+    tied = evaluate_model(constant_model([5.0, 5.0, 5.0]), data)
+    assert (tied.correct, tied.total, tied.correct_top5) == (1, 6, None)
+    assert evaluate_model(constant_model([0.0, 3.0, 5.0]), data, 2).accuracy == 100.0
+
+
+def test_top5_counts_the_five_largest() -> None:
+    data = replace(small_data(8), labels=np.arange(8))
+    score = evaluate_model(constant_model([8.0, 7, 6, 5, 4, 3, 2, 1]), data)
+    assert (score.correct, score.correct_top5, score.top5) == (1, 5, 62.5)
+
+
+def test_the_batch_size_changes_no_count() -> None:
+    scores = {evaluate_model(small_model(), small_data(), batch_size=size) for size in (1, 7, 40)}
+    assert len(scores) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "words"),
+    [
+        (
+            replace(small_model(), preprocess=None),
+            small_data(),
+            "`model` must have a preprocessing, got none",
+        ),
+        (small_model(), small_data(labels=False), "`dataset` must have labels .* 'noise'"),
+        (constant_model([1.0, 2.0]), small_data(), r"`labels` must name the model's classes, 0\.\.1, got"),
+        (
+            small_model(),
+            replace(small_data(), images=np.zeros((40, 3, 4, 4), np.uint8)),
+            "`x` must have shape",
+        ),
+        (small_model(), small_data(0), "`dataset` must hold at least one image"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(model: Model, data: Dataset, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        evaluate_model(model, data)
+
+
+# ------------------------------------------------------------------ a run
+
+
+def test_the_result_is_a_quantized_model(outcome: QuantizeOutcome, tmp_path: Path) -> None:
+    model = outcome.model
+    assert list(model.quantized) == ["conv1", "conv2", "fc"]
+    for name in model.quantized:
+        assert len(np.unique(model.network.params[name]["weight"])) <= 3
+    save_model(tmp_path / "out.h5", model)
+    again = load_model(tmp_path / "out.h5")
+    assert evaluate_model(again, small_data(30)) == outcome.after
+    assert again.provenance == model.provenance
+
+
+def test_the_indices_are_stored_and_are_those_used(outcome: QuantizeOutcome) -> None:
+    assert len(set(outcome.indices)) == 24
+    assert outcome.model.provenance["data"] == {"name": "noise", "size": 40, "indices": list(outcome.indices)}
+    # The same images by themselves, all of them drawn, give the same network: no other image was looked at.
+    alone = small_data().take(np.array(outcome.indices))
+    again = quantize_model(small_model(), alone, replace(REQUEST, images=24))
+    for name, own in outcome.model.network.params.items():
+        for key, array in own.items():
+            assert np.array_equal(array, again.model.network.params[name][key])
+
+
+def test_test_images_and_labels_guide_nothing(outcome: QuantizeOutcome) -> None:
+    blank = quantize_model(small_model(), small_data(labels=False), REQUEST)
+    assert (blank.before, blank.after, blank.drop) == (None, None, None)
+    for name, own in outcome.model.network.params.items():
+        for key, array in own.items():
+            assert np.array_equal(array, blank.model.network.params[name][key])
+
+
+def test_the_seed_decides() -> None:
+    request = replace(REQUEST, settings=replace(SETTINGS, update=None))
+    one, two, three = (
+        quantize_model(small_model(), small_data(), replace(request, seed=seed)) for seed in (0, 0, 1)
+    )
+    assert one.indices == two.indices != three.indices
+    assert one.model.provenance == two.model.provenance != three.model.provenance
+
+
+def test_a_stratified_draw_has_equal_shares() -> None:
+    data = replace(small_data(70), labels=np.repeat(np.arange(7), 10))
+    request = replace(REQUEST, images=21, stratified=True, settings=replace(SETTINGS, update=None))
+    chosen = np.array(quantize_model(small_model(), data, request).indices)
+    assert np.bincount(chosen // 10).tolist() == [3] * 7
+
+
+def test_the_type_of_arithmetic() -> None:
+    request = replace(REQUEST, dtype="float32", settings=replace(SETTINGS, update=None))
+    assert quantize_model(small_model(), small_data(), request).model.network.dtype == np.float32
+
+
+def test_direct_quantization_is_the_rounding_of_the_original(outcome: QuantizeOutcome) -> None:
+    weight = small_model().network.params["fc"]["weight"]
+    alpha = np.abs(weight).mean()
+    rounded = np.sign(weight) * (np.abs(weight) > alpha / 2)
+    report = outcome.direct_reports[-1]
+    assert report.name == "fc"
+    assert abs(float(np.max(np.asarray(report.alpha))) - alpha) <= 1e-12 * alpha
+    assert report.zero_fraction == np.mean(rounded == 0)
+    assert outcome.direct is not None
+
+
+def test_direct_settings_follow_the_number_of_scales_and_free_sets() -> None:
+    channel = LdnqSettings(solver_settings=AdmmSettings(per_channel=True))
+    assert direct_settings(channel).solver_settings.per_channel
+    assert direct_settings(LdnqSettings(codebook=free(3))).solver_settings.variant == "alternating"
+
+
+def test_a_run_is_resumed_from_its_checkpoint(outcome: QuantizeOutcome, tmp_path: Path) -> None:
+    path = tmp_path / "c"
+
+    def stop(event: Event) -> None:
+        if event.report is not None and event.report.name == "conv2":
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        quantize_model(small_model(), small_data(), REQUEST, on_progress=stop, checkpoint=path)
+    events: list[Event] = []
+    how: dict[str, Any] = {"checkpoint": path, "resume": True, "on_progress": events.append}
+    again = quantize_model(small_model(), small_data(), REQUEST, **how)
+    assert again.resumed_layers == 2
+    assert [event.report is not None for event in events] == [False, False, True]
+    assert [replace(report, seconds=0.0) for report in again.reports[:2]] == [
+        replace(report, seconds=0.0) for report in outcome.reports[:2]
+    ]
+    for name, own in outcome.model.network.params.items():
+        for key, array in own.items():
+            assert array.tobytes() == again.model.network.params[name][key].tobytes()
+    with pytest.raises(ValueError, match=r"differs in .*seed"):
+        quantize_model(small_model(), small_data(), replace(REQUEST, seed=1), checkpoint=path, resume=True)
+    anew = quantize_model(small_model(), small_data(), REQUEST, checkpoint=path)
+    assert anew.resumed_layers == 0
+
+
+def test_progress_rises_to_one() -> None:
+    events: list[Event] = []
+    request = replace(REQUEST, direct=True)
+    quantize_model(small_model(), small_data(), request, test=small_data(30), on_progress=events.append)
+    fractions = [event.fraction for event in events]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert [event.report.name for event in events if event.report] == ["conv1", "conv2", "fc"]
+
+
+def test_work_falls_where_less_is_left_to_update() -> None:
+    network = small_model().network
+    with_update, without = (layer_work(network, replace(SETTINGS, update=how), 24) for how in (UPDATE, None))
+    assert with_update["conv1"] > without["conv1"]
+    # Behind the last layer nothing moves: what is left is its copies' forward pass.
+    assert with_update["fc"] - without["fc"] == 24 * (UPDATE.copies - 1) * 96 * 7
+
+
+# ------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": 0}, "`images` must be an integer of at least 1, got 0"),
+        ({"seed": -1}, "`seed` must be an integer of at least 0, got -1"),
+        ({"dtype": "float16"}, "`dtype` must be one of 'float32', 'float64', got 'float16'"),
+    ],
+)
+def test_a_request_out_of_range_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        QuantizeRequest(**changes)
+
+
+def test_more_images_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match="`images` must be at most the 40 of 'noise', got 41"):
+        quantize_model(small_model(), small_data(), replace(REQUEST, images=41))
+
+
+def test_a_model_without_preprocessing_is_refused() -> None:
+    with pytest.raises(ValueError, match="`model` must have a preprocessing"):
+        quantize_model(replace(small_model(), preprocess=None), small_data(), REQUEST)
+
+
+# ------------------------------------------------------------------ hard but legal inputs
+
+
+def finite(outcome: QuantizeOutcome) -> bool:
+    return all(
+        math.isfinite(value)
+        for report in outcome.reports
+        for key, value in plain(report).items()
+        if key in ("error", "relative_error", "accumulated_error", "output_error", "zero_fraction")
+    )
+
+
+def test_an_all_zero_layer_stays_zero() -> None:
+    result = quantize_model(small_model(conv1_weight=np.zeros((4, 1, 3, 3))), small_data(), REQUEST)
+    first = result.reports[0]
+    assert (first.zero_fraction, first.error, first.relative_error) == (1.0, 0.0, 0.0)
+    assert not result.model.network.params["conv1"]["weight"].any()
+    assert finite(result)
+
+
+def test_a_dead_input_channel_is_reported() -> None:
+    # A channel that batch normalization shuts off: ReLU gives zeros, and so do 9 rows of the next Hessian.
+    shift, scale = np.full(4, 5.0), np.ones(4)
+    shift[1], scale[1] = -1.0, 0.0
+    request = replace(REQUEST, settings=replace(SETTINGS, update=None))
+    result = quantize_model(small_model(bn1_weight=scale, bn1_bias=shift), small_data(), request)
+    report = result.reports[1]
+    assert (report.dead_inputs, report.size) == (9, 36)
+    assert report.rank <= 27
+    assert finite(result)
+
+
+def test_fewer_images_than_inputs_is_reported() -> None:
+    request = replace(REQUEST, images=5, settings=replace(SETTINGS, update=None))
+    report = quantize_model(small_model(), small_data(), request).reports[-1]
+    assert (report.rank, report.size) == (5, 96)
+    assert math.isfinite(report.error)
+
+
+# ------------------------------------------------------------------ records
+
+
+def test_the_json_has_the_promised_keys(outcome: QuantizeOutcome) -> None:
+    record = json.loads(json.dumps(outcome_json(outcome), allow_nan=False))
+    assert outcome.before and outcome.after
+    assert record["accuracy_before"] == 100 * outcome.before.correct / 30
+    assert record["accuracy_after"] == 100 * outcome.after.correct / 30
+    assert record["drop"] == record["accuracy_before"] - record["accuracy_after"]
+    assert record["seconds"] > 0 and record["peak_rss_mb"] > 10
+    keys = "name levels alpha zero_fraction error accumulated_error output_error iterations seconds".split()
+    for layer in record["layers"]:
+        assert set(keys) <= set(layer)
+        assert layer["levels"] == 3 and 0 <= layer["zero_fraction"] <= 1
+    assert record["layers"][-1]["update_loss"] is None  # NaN: nothing is left to update
+    assert record["update_images"] == 2 * 24 * UPDATE.epochs
+    assert record["direct"]["layers"][0]["name"] == "conv1"
+    assert record["provenance"]["request"]["settings"]["solver"] == "admm"
+
+
+def test_without_a_test_split_accuracies_are_null() -> None:
+    request = replace(REQUEST, settings=replace(SETTINGS, update=None))
+    record = outcome_json(quantize_model(small_model(), small_data(), request))
+    assert [record[key] for key in ("accuracy_before", "accuracy_after", "drop", "direct")] == [None] * 4
+
+
+def test_provenance_has_no_time(outcome: QuantizeOutcome) -> None:
+    assert "seconds" not in json.dumps(outcome.model.provenance)
+
+
+def test_the_table_has_a_row_a_layer(outcome: QuantizeOutcome) -> None:
+    lines = layer_text(outcome.reports).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[0].split() == list(COLUMNS)
+    assert [line.split()[0] for line in lines[1:]] == ["conv1", "conv2", "fc"]
+    table = layer_table(outcome.reports)
+    assert (table.row_count, len(table.columns)) == (3, len(COLUMNS))
+
+
+def test_many_scales_are_a_range(outcome: QuantizeOutcome) -> None:
+    many = replace(outcome.reports[0], alpha=(0.25, 0.5))
+    assert "0.25..0.5" in layer_text([many])
+
+
+def test_a_summary_counts_bytes(outcome: QuantizeOutcome) -> None:
+    facts = model_json(outcome.model)
+    weights, rest = 4 * 9 + 6 * 36 + 7 * 96, 4 * 4 + 6 + 7
+    assert facts["numbers"] == weights + rest
+    assert facts["bytes"]["arrays"] == 8 * (weights + rest)
+    packed = 2 * weights / 8 + 3 * 4 * (1 + 3) + 8 * rest  # 2 bits a weight, a scale and three values a layer
+    assert facts["bytes"]["packed"] == math.ceil(packed)
+    text = model_text(outcome.model)
+    assert [line.split()[0] for line in text.splitlines()[-5:]] == ["layer", "conv1", "bn1", "conv2", "fc"]
+    assert "refuse this model" in model_text(replace(small_model(), preprocess=None))
+
+
+def test_plain_refuses_what_json_lacks() -> None:
+    assert plain({"a": (1, np.float64(2.5), np.array([True]))}) == {"a": [1, 2.5, [True]]}
+    assert plain(Evaluation(correct=1, total=2, correct_top5=None)) == {
+        "correct": 1,
+        "total": 2,
+        "correct_top5": None,
+    }
+    assert plain(powers_of_two(3))["levels"] == 3
+    with pytest.raises(
+        TypeError, match="`value` must be made of JSON values, arrays and dataclasses, got set"
+    ):
+        plain({1, 2})
