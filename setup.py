@@ -1,8 +1,8 @@
 """Metadata and package layout; the tables of the tools are in ``pyproject.toml``.
 
 The packages ``models`` and ``verify`` lie at the top level of the repository and are installed as
-``refldnq.models`` and ``refldnq.verify``. The links of these names inside ``refldnq/`` show the same layout to
-tools that read the sources; they are not walked here, or every module would be found twice.
+``refldnq.models`` and ``refldnq.verify``. The links of these names inside ``refldnq/`` show the same layout
+to tools that read the sources; they are not walked here, or every module would be found twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ PACKAGES = find_packages(
     exclude=["refldnq.models", "refldnq.models.*", "refldnq.verify", "refldnq.verify.*"],
 )
 for outer in ("models", "verify"):
-    PACKAGES += [f"refldnq.{outer}", *(f"refldnq.{outer}.{name}" for name in find_packages(str(HERE / outer)))]
+    PACKAGES += [
+        f"refldnq.{outer}",
+        *(f"refldnq.{outer}.{name}" for name in find_packages(str(HERE / outer))),
+    ]
 
 DATA = ["Pillow", "scikit-learn"]
 PLOT = ["matplotlib"]
@@ -32,7 +35,7 @@ VERIFY = ["mpmath", "hypothesis"]
 setup(
     name="refldnq",
     version=VERSION[1],
-    description="Reference implementation of L-DNQ: layer-wise quantization of deep networks by ADMM, in NumPy",
+    description="L-DNQ, layer-wise quantization of deep networks by ADMM: a reference in NumPy",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     author="refldnq developers",
@@ -56,7 +59,7 @@ setup(
         "plot": PLOT,
         "data": DATA,
         "verify": VERIFY,
-        # Without torch, whose default builds are gigabytes: tests that compare with it skip where it is missing.
+        # Not torch, whose default builds are gigabytes: tests that need it are skipped without it.
         "test": ["setuptools>=77", "pytest", "pytest-cov", "ruff", "mypy", *DATA, *PLOT, *VERIFY],
         "docs": ["sphinx", "myst-parser", "furo", "sphinx-click", "sphinx-mathjax-offline", *DATA],
     },

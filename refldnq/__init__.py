@@ -6,8 +6,8 @@ The names below are loaded when they are first used (PEP 562), so ``import refld
 >>> refldnq.powers_of_two(3).values
 array([-1.,  0.,  1.])
 
-Algorithm 1 is the function `ldnq` in the module of the same name: ``from refldnq.ldnq import ldnq``. No name here is
-that of a module, so what ``refldnq.<name>`` means never depends on what was imported before.
+Algorithm 1 is the function `ldnq` in the module of the same name: ``from refldnq.ldnq import ldnq``. No name
+here is that of a module, so what ``refldnq.<name>`` means never depends on what was imported before.
 """
 
 from __future__ import annotations

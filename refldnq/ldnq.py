@@ -18,13 +18,14 @@ import numpy as np
 from refldnq._checks import check_choice, check_finite, check_float, check_integer
 from refldnq._typing import Array, Float64Array
 from refldnq.codebook import Codebook, powers_of_two
-from refldnq.hessian import Hessian, accumulate_hessian
+from refldnq.hessian import Hessian, accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
 from refldnq.layers.batchnorm import BatchNorm
 from refldnq.layers.linear import Linear
 from refldnq.model import QuantizedWeight
 from refldnq.network import INPUT, Live, Network
 from refldnq.released import HESSIAN_IMAGES, ReleasedUpdate, released_hessian, released_update
+from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.base import Solution, get_solver
 from refldnq.update import Copy, UpdateResult, UpdateSettings, moving_arrays, update
 from refldnq.versions import Versions
@@ -62,8 +63,8 @@ class LdnqSettings:
         Images at a time where no gradient is needed; it bounds memory and changes no result beyond rounding.
     profile : {'paper', 'released-2019'}, optional
         With the second, the Hessian, the treatment of linear layers' biases and the update are the released
-        code's (module `released`); `bias`, `hessian_images` and `update` then only say whether there is an
-        update.
+        code's (module `released`); `update` then only says whether there is one, `bias` and `hessian_images`
+        must be left alone.
     released : ReleasedUpdate, optional
         Settings of the released code's update; the profile ``paper`` does not use them.
 
@@ -89,11 +90,23 @@ class LdnqSettings:
     released: ReleasedUpdate = field(default_factory=ReleasedUpdate)
 
     def __post_init__(self) -> None:
+        if self.profile == "released-2019" and (self.bias or self.hessian_images is not None):
+            raise ValueError(
+                "`bias` and `hessian_images` must be left alone in the profile released-2019, which settles "
+                f"both, got {self.bias} and {self.hessian_images}."
+            )
         check_choice("profile", self.profile, ("paper", "released-2019"))
         check_choice("reestimate", self.reestimate, ("none", "end"))
         check_integer("batch_size", self.batch_size, at_least=1)
         if self.hessian_images is not None:
             check_integer("hessian_images", self.hessian_images, at_least=1)
+
+    @property
+    def resolved(self) -> Any:
+        """The solver's settings; None for ``"admm"`` means the profile's."""
+        if self.solver == "admm" and self.solver_settings is None:
+            return AdmmSettings.profile(self.profile)
+        return self.solver_settings
 
     def chosen(self, network: Network) -> tuple[str, ...]:
         """Names of the layers of `network` that are quantized, in order.
@@ -136,7 +149,9 @@ class LayerReport:
     error : float
         E^l of (8): with the quantized prefix's inputs, against the updated weights.
     relative_error : float
-        E^l divided by its value at zero weights.
+        E^l divided by its value at zero weights; infinite if that is 0 and E^l is not.
+    objective : float
+        What the solver minimized; E^l but for the profile ``released-2019``, whose matrix is another.
     accumulated_error : float
         Of the pre-activation against the reference network's.
     relative_accumulated_error : float
@@ -151,8 +166,13 @@ class LayerReport:
         Whether the solver stopped at a fixed point.
     guarantee : str
         What is proved about the solver's result.
-    rho : float
-        The solver's penalty; NaN if it has none.
+    rho, lambda_max : float
+        The solver's penalty and the Hessian's largest eigenvalue; above it convergence is proved. NaN for
+        solvers that have no penalty.
+    certified : bool
+        Whether rho > lambda_max is proved.
+    notes : tuple of str
+        What the solver has to say: fallbacks, degenerate inputs.
     rank, size : int
         Rank of the Hessian's blocks and their rows, summed over the groups.
     condition : float
@@ -173,6 +193,7 @@ class LayerReport:
     zero_fraction: float
     error: float
     relative_error: float
+    objective: float
     accumulated_error: float
     relative_accumulated_error: float
     output_error: float
@@ -181,6 +202,9 @@ class LayerReport:
     converged: bool
     guarantee: str
     rho: float
+    lambda_max: float
+    certified: bool
+    notes: tuple[str, ...]
     rank: int
     size: int
     condition: float
@@ -292,7 +316,11 @@ def ldnq(
     for index in range(len(state.reports), len(names)):  # [LDNQ] Algorithm 1, step 1
         state = _quantize_layer(state, names[index], cascade, versions, settings, streams[index])
         if index == len(names) - 1 and settings.reestimate == "end":
-            state = replace(state, network=reestimate_statistics(state.network, images, settings.batch_size))
+            tuned = reestimate_statistics(state.network, images, settings.batch_size)
+            last = _with_output(
+                state.reports[-1], tuned.forward(images, batch_size=settings.batch_size), cascade
+            )
+            state = replace(state, network=tuned, reports=(*state.reports[:-1], last))
         if on_layer is not None:
             on_layer(state)
     return state
@@ -301,7 +329,7 @@ def ldnq(
 class _Cascade:
     """The images on their way through the teacher and the student, kept at the cut behind the frozen layers.
 
-    They make the Hessian and the reported errors, and move on from cut to cut: every layer is evaluated once.
+    They make the Hessian and the reported errors, and move on from cut to cut.
     """
 
     def __init__(self, teacher: Network, student: Network, images: Array, batch_size: int) -> None:
@@ -388,12 +416,16 @@ def _quantize_layer(
     bias = "bias" in network.params[name] and (isinstance(layer, Linear) if released else settings.bias)
     cascade.move(network, position)
     x_hat = cascade.live[network[name].inputs[0]]
-    hessian = _hessian(layer, x_hat, settings, bias)  # step 2
+    exact = accumulate_hessian(
+        layer, _split(x_hat[: settings.hessian_images], settings.batch_size), bias=bias
+    )  # step 2
+    hessian = exact
+    if released:
+        images = min(HESSIAN_IMAGES, x_hat.shape[0])
+        hessian = Hessian(blocks=released_hessian(layer, x_hat, bias=bias), images=images)
     packed = layer.pack(network.params[name], bias=bias).astype(np.float64)
     codebook = settings.levels.get(name, settings.codebook)
-    solution = get_solver(settings.solver)(
-        hessian.blocks, packed, codebook, settings.solver_settings
-    )  # step 3
+    solution = get_solver(settings.solver)(hessian.blocks, packed, codebook, settings.resolved)  # step 3
     arrays = {
         key: np.ascontiguousarray(array, dtype=network.dtype)
         for key, array in layer.unpack(solution.G, bias=bias).items()
@@ -412,7 +444,8 @@ def _quantize_layer(
             copies = _Copies(cascade, network, versions, len(state.reports), settings.update.epochs)
             result = update(network, position + 1, copies, settings.update, rng)  # step 4
             network = result.network
-    report = _report(name, codebook, hessian, packed, solution, cascade, network)
+    report = _report(name, codebook, exact, packed, solution, cascade)
+    report = _with_output(report, cascade.output(network), cascade)
     report = replace(
         report,
         update_loss=result.losses[-1] if result.losses else float("nan"),
@@ -428,13 +461,6 @@ def _quantize_layer(
     )
 
 
-def _hessian(layer: LinearMap, x_hat: Array, settings: LdnqSettings, bias: bool) -> Hessian:
-    if settings.profile == "released-2019":
-        images = min(HESSIAN_IMAGES, x_hat.shape[0])
-        return Hessian(blocks=released_hessian(layer, x_hat, bias=bias), images=images)
-    return accumulate_hessian(layer, _split(x_hat[: settings.hessian_images], settings.batch_size), bias=bias)
-
-
 def _split(x: Array, size: int) -> list[Array]:
     return [x[i : i + size] for i in range(0, x.shape[0], size)]
 
@@ -446,27 +472,29 @@ def _report(
     packed: Float64Array,
     solution: Solution,
     cascade: _Cascade,
-    network: Network,
 ) -> LayerReport:
     z, z_hat = cascade.reference[name], cascade.live[name]
-    y, y_hat = cascade.target, cascade.output(network)
-    zero = 0.5 * float(np.einsum("gdm,gde,gem->", packed, hessian.blocks, packed, optimize=True))
+    error = layer_error(hessian.blocks, packed, solution.G)
     alpha = np.asarray(solution.alpha)
     return LayerReport(
         name=name,
         levels=codebook.levels,
         alpha=float(alpha) if alpha.ndim == 0 else tuple(float(a) for a in alpha.ravel()),
         zero_fraction=float(np.mean(solution.G == 0)),
-        error=solution.objective,
-        relative_error=solution.objective / zero if zero > 0 else 0.0,
+        error=error,
+        relative_error=_ratio(error, layer_error(hessian.blocks, packed, np.zeros_like(packed))),
+        objective=solution.objective,
         accumulated_error=_mean_square(z_hat - z),
         relative_accumulated_error=_ratio(_mean_square(z_hat - z), _mean_square(z)),
-        output_error=_mean_square(y_hat - y),
-        relative_output_error=_ratio(_mean_square(y_hat - y), _mean_square(y)),
+        output_error=float("nan"),
+        relative_output_error=float("nan"),
         iterations=solution.iterations,
         converged=solution.converged,
         guarantee=solution.guarantee,
         rho=solution.rho,
+        lambda_max=getattr(solution, "lambda_max", float("nan")),
+        certified=getattr(solution, "certified", False),
+        notes=solution.notes,
         rank=int(np.sum(hessian.rank)),
         size=int(hessian.blocks.shape[0] * hessian.blocks.shape[1]),
         condition=float(np.max(hessian.condition)),
@@ -477,6 +505,12 @@ def _report(
     )
 
 
+def _with_output(report: LayerReport, y_hat: Array, cascade: _Cascade) -> LayerReport:
+    y = cascade.target
+    error = _mean_square(y_hat - y)
+    return replace(report, output_error=error, relative_output_error=_ratio(error, _mean_square(y)))
+
+
 def _mean_square(difference: Array) -> float:
     # (1/n) times the squared Frobenius norm, accumulated in float64.
     flat = difference.reshape(-1).astype(np.float64)
@@ -484,7 +518,9 @@ def _mean_square(difference: Array) -> float:
 
 
 def _ratio(error: float, reference: float) -> float:
-    return error / reference if reference > 0 else 0.0
+    if reference > 0:
+        return error / reference
+    return float("inf") if error > 0 else 0.0
 
 
 def reestimate_statistics(network: Network, images: Array, batch_size: int = 100) -> Network:

@@ -66,8 +66,8 @@ class Network:
     Raises
     ------
     ValueError
-        If names repeat, an input is unknown, layers do not fit together, or an array is missing, superfluous,
-        misshapen or not finite.
+        If names repeat, an input is unknown, a node does not lead to the last one, layers do not fit
+        together, or an array is missing, superfluous, misshapen or not finite.
     TypeError
         If an array is not float32 or float64, or types differ.
 
@@ -105,10 +105,18 @@ class Network:
                     f"got {len(node.inputs)}."
                 )
             known.add(node.name)
+        self._check_ends()
         self._check_params()
         frozen = {name: MappingProxyType(dict(own)) for name, own in self.params.items()}
         object.__setattr__(self, "params", MappingProxyType(frozen))
         self.shapes  # noqa: B018 - layers that do not fit together are refused here
+
+    def _check_ends(self) -> None:
+        needed = {self.nodes[-1].name}
+        for node in reversed(self.nodes):
+            if node.name not in needed:
+                raise ValueError(f"`nodes` must all lead to the last one, {node.name!r} does not.")
+            needed.update(node.inputs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Read-only views cannot be pickled; the arrays they show can.

@@ -100,8 +100,8 @@ class SGD(Optimizer):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        check_number("momentum", self.momentum, at_least=0)
-        check_number("weight_decay", self.weight_decay, at_least=0)
+        object.__setattr__(self, "momentum", check_number("momentum", self.momentum, at_least=0))
+        object.__setattr__(self, "weight_decay", check_number("weight_decay", self.weight_decay, at_least=0))
 
     def _start(self, array: Array) -> tuple[Array, ...]:
         return (np.zeros_like(array),)
@@ -145,11 +145,13 @@ class Adam(Optimizer):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        check_number("eps", self.eps, above=0)
-        check_number("weight_decay", self.weight_decay, at_least=0)
+        object.__setattr__(self, "eps", check_number("eps", self.eps, above=0))
+        object.__setattr__(self, "weight_decay", check_number("weight_decay", self.weight_decay, at_least=0))
         for name in ("beta1", "beta2"):
-            if not 0 <= check_number(name, getattr(self, name), at_least=0) < 1:
-                raise ValueError(f"`{name}` must be below 1, got {getattr(self, name)!r}.")
+            value = check_number(name, getattr(self, name), at_least=0)
+            if not value < 1:
+                raise ValueError(f"`{name}` must be below 1, got {value!r}.")
+            object.__setattr__(self, name, value)
 
     def _start(self, array: Array) -> tuple[Array, ...]:
         return np.zeros_like(array), np.zeros_like(array)

@@ -179,6 +179,11 @@ def released_update(
             target = teacher.advance({INPUT: x}, 0, end, mode="train")[last]
             run = student.record({INPUT: x}, 0, end, mode="train", params=params)
             loss, dy = output_error(run.live[last], target)
+            if not np.isfinite(loss):
+                raise ValueError(
+                    f"`learning_rate` must be small enough for the update to converge, got "
+                    f"{settings.learning_rate!r}: the loss is {loss} after {done} steps."
+                )
             outputs = dy.shape[1]
             _, gradients = student.backward(
                 run, {last: dy / dy.dtype.type(outputs)}, moving=arrays, params=params
@@ -192,7 +197,9 @@ def released_update(
                 average = total / done
                 stalled = stalled + 1 if average > previous or abs(average - previous) < 1e-4 else 0
                 previous = average
-        losses.append(epoch_loss / batches)
+            if stalled >= 3:
+                break
+        losses.append(epoch_loss / (b + 1))
         if stalled >= 3:
             break
     moved = {name: own for name, own in params.items() if own is not student.params[name]}

@@ -14,6 +14,7 @@ import numpy as np
 from refldnq._checks import check_choice, check_finite, check_float, check_integer, check_number, check_shape
 from refldnq._typing import Array, Int64Array
 from refldnq.data.augment import augment
+from refldnq.data.sampling import shuffled_batches
 from refldnq.layers import Dropout
 from refldnq.loss import cross_entropy
 from refldnq.network import INPUT, Network
@@ -75,10 +76,10 @@ class TrainSettings:
         check_integer("epochs", self.epochs, at_least=1)
         check_integer("batch_size", self.batch_size, at_least=1)
         check_choice("optimizer", self.optimizer, ("adam", "sgd"))
-        check_number("learning_rate", self.learning_rate, above=0)
+        object.__setattr__(self, "learning_rate", check_number("learning_rate", self.learning_rate, above=0))
         check_choice("schedule", self.schedule, ("cosine", "constant"))
-        check_number("momentum", self.momentum, at_least=0)
-        check_number("weight_decay", self.weight_decay, at_least=0)
+        object.__setattr__(self, "momentum", check_number("momentum", self.momentum, at_least=0))
+        object.__setattr__(self, "weight_decay", check_number("weight_decay", self.weight_decay, at_least=0))
         check_choice("statistics", self.statistics, ("batch", "running"))
         check_integer("crop", self.crop, at_least=0)
 
@@ -284,8 +285,7 @@ def _fit(
     done = 0
     for index in range(settings.epochs):
         loss = hits = 0.0
-        # Batches of nearly equal size: a last batch of one image has no variance for batch normalization.
-        for batch in np.array_split(rng.permutation(count), batches):
+        for batch in shuffled_batches(count, settings.batch_size, rng):
             x = images[batch]
             if settings.crop or settings.flip:
                 x = augment(x, rng, crop=settings.crop, flip=settings.flip)

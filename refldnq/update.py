@@ -8,7 +8,7 @@ cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from refldnq._checks import check_choice, check_integer, check_number
 from refldnq._typing import Array, NetworkParams
+from refldnq.data.sampling import shuffled_batches
 from refldnq.layers.base import LinearMap
 from refldnq.loss import output_error
 from refldnq.network import Live, Network
@@ -31,7 +32,7 @@ class UpdateSettings:
     epochs : int, optional
         Passes over the images in each step of Algorithm 1.
     batch_size : int, optional
-        Images a step of the optimizer.
+        Most images a step of the optimizer; the batches of an epoch differ by at most one image.
     optimizer : {'adam', 'sgd'}, optional
         The rule.
     learning_rate : float, optional
@@ -94,17 +95,17 @@ class UpdateSettings:
         check_integer("epochs", self.epochs, at_least=1)
         check_integer("batch_size", self.batch_size, at_least=1)
         check_choice("optimizer", self.optimizer, ("adam", "sgd"))
-        check_number("learning_rate", self.learning_rate, above=0)
+        object.__setattr__(self, "learning_rate", check_number("learning_rate", self.learning_rate, above=0))
         check_choice("schedule", self.schedule, ("cosine", "constant"))
-        check_number("momentum", self.momentum, at_least=0)
-        check_number("weight_decay", self.weight_decay, at_least=0)
+        object.__setattr__(self, "momentum", check_number("momentum", self.momentum, at_least=0))
+        object.__setattr__(self, "weight_decay", check_number("weight_decay", self.weight_decay, at_least=0))
         check_choice("statistics", self.statistics, ("running", "batch"))
         check_integer("copies", self.copies, at_least=1)
         if check_integer("pool", self.pool, at_least=1) < self.copies:
             raise ValueError(f"`pool` must be at least `copies`, {self.copies}, got {self.pool}.")
         check_integer("crop", self.crop, at_least=0)
         check_integer("patience", self.patience, at_least=0)
-        check_number("tolerance", self.tolerance, at_least=0)
+        object.__setattr__(self, "tolerance", check_number("tolerance", self.tolerance, at_least=0))
         if not (self.weights or self.affine):
             raise ValueError("`weights` or `affine` must be True: nothing would move.")
 
@@ -246,7 +247,7 @@ def update(
         if epoch:
             copy = copies[epoch % len(copies)]
         total = 0.0
-        for batch in _shuffled(count, settings.batch_size, rng):
+        for batch in shuffled_batches(count, settings.batch_size, rng):
             live = {name: np.ascontiguousarray(values[batch]) for name, values in copy.live.items()}
             run = network.record(live, cut, end, mode=mode, params=params)
             loss, dy = output_error(run.live[last], copy.target[batch])  # [LDNQ] Algorithm 1, step 4
@@ -266,14 +267,6 @@ def update(
         if _stalled(losses, settings):
             break
     return UpdateResult(network.replace(_changed(network, params)), tuple(losses), done, images)
-
-
-def _shuffled(
-    count: int, size: int, rng: np.random.Generator
-) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    order = rng.permutation(count)
-    for first in range(0, count, size):
-        yield order[first : first + size]
 
 
 def _merge(params: NetworkParams, changes: NetworkParams) -> NetworkParams:

@@ -67,12 +67,14 @@ class Versions:
         self._teacher, self._images, self._settings, self._size = teacher, images, settings, batch_size
         self._seeds = [int(seed) for seed in rng.integers(0, 2**63, settings.pool)]
         self._per_step = min(settings.copies, settings.epochs)  # an epoch uses one version
-        rounds = -(-steps * self._per_step // settings.pool)
-        self._order = np.concatenate([rng.permutation(settings.pool) for _ in range(rounds)])
+        # What is left of a round after its last whole step is not used: a step never sees a version twice.
+        whole = settings.pool // self._per_step * self._per_step
+        rounds = -(-steps * self._per_step // whole)
+        self._order = np.concatenate([rng.permutation(settings.pool)[:whole] for _ in range(rounds)])
         self._targets: dict[int, Array] = {}
 
     def of_step(self, step: int) -> tuple[int, ...]:
-        """Numbers of the versions that step `step`, from 0, uses: none again before all have been used."""
+        """Numbers of the versions that step `step`, from 0, uses: no version twice."""
         first = step * self._per_step
         return tuple(int(number) for number in self._order[first : first + self._per_step])
 

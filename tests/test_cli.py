@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -621,3 +622,18 @@ def test_a_published_network_on_real_images(data_dir: Path, tmp_path: Path) -> N
     accept("evaluate", out, "--data", data_dir, "--limit", 200, "--json", record)
     # 91.73 % of all test images; of 200 the deviation is 1.95 points, and four of them are allowed.
     assert abs(json.loads(record.read_text())["accuracy"] - 91.73) <= 4 * 1.95
+
+
+def test_one_file_cannot_be_two(data: Path, tmp_path: Path) -> None:
+    model, out = tmp_path / "model.h5", tmp_path / "out.h5"
+    shutil.copyfile(MLP, model)
+    before = model.read_bytes()
+    start = ("quantize", model, "--data", data, *QUICK, "-o")
+    for words in (
+        (*start, out, "--checkpoint", out),
+        (*start, model),
+        (*start, out, "--json", out),
+        (*start, out, "--checkpoint", model, "--no-resume"),
+    ):
+        assert "must be another file than" in refuse(*words)
+        assert not out.exists() and model.read_bytes() == before

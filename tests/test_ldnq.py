@@ -215,3 +215,37 @@ def test_dead_inputs_an_empty_layer_and_too_few_images_are_reported(images: Arra
     assert conv1.dead_inputs == 9 and conv1.rank == 9 and conv1.size == 18
     assert conv2.zero_fraction == 1.0 and conv2.error == 0.0 and conv2.alpha == 0.0
     assert fc.rank <= 24 < fc.size  # n < d: fewer images than inputs
+
+
+@pytest.mark.parametrize("change", ["released", "reestimate"])
+def test_other_ways_resume_exactly_too(images: Array, change: str) -> None:
+    network = residual_network()
+    settings = replace(SETTINGS, profile="released-2019") if change == "released" else SETTINGS
+    settings = replace(settings, reestimate="end") if change == "reestimate" else settings
+    states: list[Progress] = []
+    whole = run(network, images, settings, on_layer=states.append)
+    assert same(run(network, images, settings, resume=states[1]), whole)
+
+
+def test_the_last_report_is_of_the_network_that_is_returned(images: Array) -> None:
+    network = residual_network()
+    result = run(network, images, replace(SETTINGS, reestimate="end"))
+    error = float(((result.network.forward(images) - network.forward(images)) ** 2).sum()) / 24
+    assert result.reports[-1].output_error == pytest.approx(error, rel=1e-9)
+
+
+def test_the_released_profile_reports_the_exact_layer_error(images: Array) -> None:
+    network = residual_network()
+    settings = replace(SETTINGS, profile="released-2019", update=None)
+    report = run(network, images, settings).reports[0]
+    student = run(network, images, settings).network
+    z, z_hat = (net.advance(net.start(images), 0, 1)["conv1"] for net in (network, student))
+    assert report.error == pytest.approx(float(((z_hat - z) ** 2).sum()) / 24, rel=1e-9)
+    assert abs(report.objective - report.error) > 0.1 * report.error
+    with pytest.raises(ValueError, match="must be left alone in the profile released-2019"):
+        replace(settings, bias=True)
+
+
+def test_what_the_solver_has_to_say_is_reported() -> None:
+    silent = np.zeros((24, 2, 4, 4))
+    assert any("H is 0" in note for note in run(residual_network(), silent).reports[0].notes)

@@ -467,3 +467,9 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 def test_wrong_arguments_are_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_dead_end_is_refused() -> None:
+    nodes = (Node("aux", ReLU(), ("input",)), Node("out", ReLU(), ("input",)))
+    with pytest.raises(ValueError, match="`nodes` must all lead to the last one, 'aux' does not"):
+        Network(nodes, {}, (2,))

@@ -8,12 +8,16 @@ thread count, same bits.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from refldnq._checks import check_integer
+
+_THREAD_NAME = "refldnq-kernel"
 
 
 @lru_cache(maxsize=1)
@@ -40,7 +44,12 @@ def thread_count() -> int:
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=max(1, thread_count() - 1), thread_name_prefix="refldnq")
+    return ThreadPoolExecutor(max_workers=max(1, thread_count() - 1), thread_name_prefix=_THREAD_NAME)
+
+
+# A forked child inherits the pool's object but not its threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @lru_cache(maxsize=1)
@@ -103,19 +112,48 @@ def run_chunks(
     """
     spans = chunks(count, grain)
     if blas:
-        with _blas().limit(limits=1):
+        with _single_threaded_blas():
             _run(kernel, spans)
     else:
         _run(kernel, spans)
     return len(spans)
 
 
+_limit_lock = threading.Lock()
+_limit_users = 0
+_limit: Any = None
+
+
+@contextmanager
+def _single_threaded_blas() -> Iterator[None]:
+    # The limit belongs to the whole process: the first of several callers sets it, the last one lifts it.
+    global _limit_users, _limit
+    with _limit_lock:
+        if not _limit_users:
+            _limit = _blas().limit(limits=1)
+            _limit.__enter__()
+        _limit_users += 1
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _limit_users -= 1
+            if not _limit_users:
+                _limit.__exit__(None, None, None)
+
+
 def _run(kernel: Callable[[int, int, int], None], spans: list[tuple[int, int]]) -> None:
     # The calling thread takes the first chunk itself: one thread fewer to wake.
+    # A kernel that calls this again from a thread of the pool would wait for a thread that waits for it.
+    if threading.current_thread().name.startswith(_THREAD_NAME):
+        for part, span in enumerate(spans):
+            kernel(part, *span)
+        return
     others = [_pool().submit(kernel, part, *span) for part, span in enumerate(spans) if part]
     try:
         for span in spans[:1]:
             kernel(0, *span)
     finally:
-        for future in others:
-            future.result()
+        wait(others)  # all of them, also after an error: they write to the caller's arrays
+    for future in others:
+        future.result()

@@ -21,6 +21,7 @@ from refldnq.cli.output import progress, say, say_layers, write_json
 if TYPE_CHECKING:
     from refldnq.experiments.run import QuantizeOutcome
     from refldnq.ldnq import LdnqSettings
+    from refldnq.train import TrainSettings
     from refldnq.update import UpdateSettings
 
 
@@ -78,8 +79,16 @@ if TYPE_CHECKING:
 @click.option(
     "--statistics", type=click.Choice(["batch", "running"]), help="Update: what batch normalization uses."
 )
+@click.option("--momentum", type=float, help="Update: momentum of sgd.")
+@click.option("--weight-decay", type=float, help="Update: L2 penalty.")
 @click.option(
-    "--copies", type=int, help="Update: versions of the images, cropped and flipped; 1 is no augmentation."
+    "--patience", type=int, help="Update: epochs without a fall of the loss that end it; 0 is never."
+)
+@click.option("--copies", type=int, help="Update: versions of the images in a step, one an epoch.")
+@click.option(
+    "--pool",
+    type=int,
+    help="Update: versions of the images in the run, cropped and flipped; 1 is no augmentation.",
 )
 @click.option("--crop", type=int, help="Update: pixels around an image before it is cropped.")
 @click.option("--flip/--no-flip", default=None, help="Update: mirror half of the images.")
@@ -96,6 +105,12 @@ if TYPE_CHECKING:
     "--reestimate",
     is_flag=True,
     help="Recompute batch normalization's statistics from the images at the end.",
+)
+@click.option(
+    "--fine-tune",
+    type=int,
+    metavar="EPOCHS",
+    help="Step 6: train what is not quantized with the images' labels; none by default.",
 )
 @click.option("--direct", is_flag=True, help="Show direct quantization beside it.")
 @click.option(
@@ -132,9 +147,11 @@ def quantize(
 
     request = QuantizeRequest(
         settings=_settings(options),
+        fine_tune=_fine_tune(options),
         **{name: options[name] for name in ("images", "seed", "stratified", "dtype", "direct")},
     )
     checkpoint = checkpoint or output.with_name(output.name + ".checkpoint")
+    _all_different({"MODEL.h5": model_file, "-o": output, "--checkpoint": checkpoint, "--json": json_file})
     if checkpoint.exists() and resume is None:
         raise ValueError(f"{checkpoint} exists: go on from it with --resume, or start anew with --no-resume.")
     model, calibration, test = load_model(model_file), load_dataset(data, "train"), load_test(data)
@@ -153,6 +170,17 @@ def quantize(
     checkpoint.unlink(missing_ok=True)
     say_outcome(outcome, json_file)
     say(f"Wrote {output}.", json_file)
+
+
+def _all_different(files: dict[str, Path | None]) -> None:
+    # The checkpoint is removed at the end, and each of the others would replace what another one says.
+    taken: dict[Path, str] = {}
+    for name, file in files.items():
+        if file is None or file == Path("-"):
+            continue
+        other = taken.setdefault(file.resolve(), name)
+        if other != name:
+            raise ValueError(f"`{name}` must be another file than `{other}`, got {file} for both.")
 
 
 def say_outcome(outcome: QuantizeOutcome, json_file: Path | None) -> None:
@@ -216,7 +244,11 @@ def _update(options: dict[str, Any]) -> UpdateSettings | None:
         "learning_rate",
         "schedule",
         "statistics",
+        "momentum",
+        "weight_decay",
+        "patience",
         "copies",
+        "pool",
         "crop",
         "flip",
     )
@@ -229,3 +261,12 @@ def _update(options: dict[str, Any]) -> UpdateSettings | None:
             f"{flags} must go with the profile paper's update, got another profile or --no-update."
         )
     return UpdateSettings() if options["update"] else None
+
+
+def _fine_tune(options: dict[str, Any]) -> TrainSettings | None:
+    from refldnq.train import TrainSettings
+
+    if options["fine_tune"] is None:
+        return None
+    how = given(crop=options["crop"], flip=options["flip"])
+    return TrainSettings(epochs=options["fine_tune"], learning_rate=1e-3, **{"crop": 4, "flip": True, **how})

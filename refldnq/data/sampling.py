@@ -70,3 +70,28 @@ def sample(
         for label, size in zip(present, shares, strict=True)
     ]
     return np.sort(np.concatenate(parts)).astype(np.int64)
+
+
+def shuffled_batches(count: int, size: int, rng: np.random.Generator) -> list[Int64Array]:
+    """The indices 0..count-1 in random order, in batches of nearly equal size.
+
+    Parameters
+    ----------
+    count : int
+        Number of images.
+    size : int
+        Most images a batch. A remainder is spread over all batches: a last batch of one image would have no
+        variance for batch normalization.
+    rng : numpy.random.Generator
+        Shuffles.
+
+    Returns
+    -------
+    list of Array
+
+    Examples
+    --------
+    >>> [len(batch) for batch in shuffled_batches(7, 3, np.random.default_rng(0))]
+    [3, 2, 2]
+    """
+    return np.array_split(rng.permutation(count), -(-count // size))

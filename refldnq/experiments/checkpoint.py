@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,9 @@ def fingerprint(
 
     Notes
     -----
-    The numbers of threads, of the kernels and of the BLAS, are parts, and so are the versions of this package
-    and of NumPy: with others, sums are added in another order, and bits differ.
+    The numbers of threads, of the kernels and of the BLAS, are parts, and so are the BLAS's kind and the
+    versions of this package, NumPy, SciPy and Numba: with others, sums are added in another order, and bits
+    differ.
 
     Examples
     --------
@@ -121,7 +123,8 @@ def fingerprint(
         {
             "schema": str(SCHEMA),
             "refldnq": __version__,
-            "numpy": np.__version__,
+            **{package: version(package) for package in ("numpy", "scipy", "numba")},
+            "blas": _blas_kind(),
             "threads": f"{thread_count()}, BLAS {_blas_threads()}",
             "seed": str(seed),
             "dtype": str(network.dtype),
@@ -145,6 +148,15 @@ def _leaves(label: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _leaves(f"{label}.{key}", item)
     else:
         yield label, json.dumps(value)
+
+
+def _blas_kind() -> str:
+    from threadpoolctl import threadpool_info
+
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    return ", ".join(
+        sorted(f"{own['internal_api']} {own['version']} {own.get('architecture')}" for own in libraries)
+    )
 
 
 def _blas_threads() -> int:
@@ -223,7 +235,8 @@ def load(path: Path, network: Network, fingerprint: Fingerprint) -> Progress:
     if difference:
         raise ValueError(f"`checkpoint` must be of the same run; {path} differs in {difference}.")
     arrays = {name: dict(own) for name, own in model.network.params.items()}
-    return Progress(network=network.replace(arrays), quantized=model.quantized, reports=reports, total=total)
+    done = {report.name: model.quantized[report.name] for report in reports}  # files sort names
+    return Progress(network=network.replace(arrays), quantized=done, reports=reports, total=total)
 
 
 def _encode(report: LayerReport) -> dict[str, Any]:
@@ -238,8 +251,7 @@ def _encode(report: LayerReport) -> dict[str, Any]:
 def _decode(values: Mapping[str, Any]) -> LayerReport:
     floats = {item.name for item in fields(LayerReport) if item.type == "float"}
     decoded: dict[str, Any] = {
-        name: float(value) if name in floats else value for name, value in values.items()
+        name: float(value) if name in floats else tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
     }
-    if isinstance(decoded["alpha"], list):
-        decoded["alpha"] = tuple(decoded["alpha"])
     return LayerReport(**decoded)

@@ -22,6 +22,7 @@ from refldnq.model import Model
 from refldnq.network import Network
 from refldnq.solvers.base import get_solver
 from refldnq.solvers.direct import DirectSettings
+from refldnq.train import TrainSettings, fine_tune
 
 TOP = 5
 """Guesses that count in the top-5 accuracy."""
@@ -45,6 +46,8 @@ class QuantizeRequest:
         Type of the network's arithmetic; solvers run in float64 in any case.
     direct : bool, optional
         Whether direct quantization of the same layers, which ignores the data, is evaluated beside it.
+    fine_tune : TrainSettings or None, optional
+        Step 6 of Algorithm 1, which uses the images' labels; None leaves it out.
 
     Raises
     ------
@@ -67,6 +70,7 @@ class QuantizeRequest:
     stratified: bool = False
     dtype: Literal["float32", "float64"] = "float32"
     direct: bool = False
+    fine_tune: TrainSettings | None = None
 
     def __post_init__(self) -> None:
         check_integer("images", self.images, at_least=1)
@@ -288,7 +292,7 @@ def quantize_model(
     settings, tell = request.settings, on_progress or _silence
     get_solver(settings.solver)  # an unknown name is refused before the work
     preprocess = required_preprocess(model)
-    sampling, running = np.random.default_rng(request.seed).spawn(2)
+    sampling, running, tuning = np.random.default_rng(request.seed).spawn(3)
     if request.images > len(dataset):
         raise ValueError(
             f"`images` must be at most the {len(dataset)} of {dataset.name!r}, got {request.images}."
@@ -322,8 +326,13 @@ def quantize_model(
         tell(Event(f"{last.name}: {errors}", work.advance(work.layers[last.name]), last))
 
     final = ldnq(network, images, settings, running, on_layer=after_layer, resume=state)
-    provenance = {**_provenance(request, dataset, indices, fingerprint), "layers": _timeless(final.reports)}
-    quantized = replace(model, network=final.network, quantized=dict(final.quantized), provenance=provenance)
+    tuned = _fine_tuned(final, images, dataset, indices, request.fine_tune, tuning)
+    provenance = {
+        **_provenance(request, dataset, indices, fingerprint),
+        "source": plain(model.provenance),
+        "layers": _timeless(final.reports),
+    }
+    quantized = replace(model, network=tuned, quantized=dict(final.quantized), provenance=provenance)
 
     after = None
     if test is not None:
@@ -349,6 +358,24 @@ def quantize_model(
         peak_rss_mb=peak_rss_mb(),
         resumed_layers=resumed,
     )
+
+
+def _fine_tuned(
+    final: Progress,
+    images: Array,
+    dataset: Dataset,
+    indices: Array,
+    settings: TrainSettings | None,
+    rng: np.random.Generator,
+) -> Network:
+    if settings is None:
+        return final.network
+    if dataset.labels is None:
+        raise ValueError(
+            f"`dataset` must have labels for step 6 (`fine_tune`), got none in {dataset.name!r}."
+        )
+    labels = dataset.labels[indices]
+    return fine_tune(final.network, images, labels, final.quantized, settings, rng).network
 
 
 def direct_settings(settings: LdnqSettings) -> LdnqSettings:
@@ -412,6 +439,7 @@ def _provenance(
 ) -> dict[str, Any]:
     return {
         "request": plain(request),
+        "labels_used": request.stratified or request.fine_tune is not None,
         "data": {"name": dataset.name, "size": len(dataset), "indices": plain(indices)},
         "fingerprint": {**fingerprint.parts, "sha256": fingerprint.digest},
     }

@@ -46,12 +46,14 @@ def layer_work(network: Network, settings: LdnqSettings, images: int) -> dict[st
     Returns
     -------
     dict of str to float
-        An estimate for the time left and nothing else: a forward pass of all copies through the layer, the
-        Gram matrix of its patches, and the update's passes (a backward one counts as two) through the rest.
+        An estimate for the time left and nothing else: a forward pass of the step's versions up to the layer,
+        the Gram matrix of its patches, and the update's passes (a backward one counts as two) through the
+        rest.
     """
     cost = multiplications(network)
-    behind = [0, *accumulate(reversed(cost))][::-1]
-    copies, passes = (settings.update.copies, 3 * settings.update.epochs) if settings.update else (1, 0)
+    before = [0, *accumulate(cost)]
+    update = settings.update
+    copies, passes = (min(update.copies, update.epochs), 3 * update.epochs) if update else (1, 0)
     work: dict[str, float] = {}
     for name in settings.chosen(network):
         position = network.position(name)
@@ -59,5 +61,7 @@ def layer_work(network: Network, settings: LdnqSettings, images: int) -> dict[st
         positions = int(np.prod(network.shapes[name][1:], dtype=int))
         solve = rows**3 / 3 + 100 * rows * network.params[name]["weight"].size  # of 100 iterations
         gram = positions * rows**2 / 2
-        work[name] = images * (copies * cost[position] + gram + passes * behind[position + 1]) + solve
+        forward, rest = before[position + 1], before[-1] - before[position + 1]
+        seen = copies if rest else 1  # behind the last layer nothing moves
+        work[name] = images * (seen * forward + gram + passes * rest) + solve
     return work
