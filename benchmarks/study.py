@@ -30,28 +30,24 @@ from refldnq.ldnq import LdnqSettings
 from refldnq.model import Model
 from refldnq.update import UpdateSettings
 
-BASE = "epochs=8,copies=8"
+BASE = "epochs=8,copies=8,pool=64"
 """A short update, so that many variants can be compared."""
 
 VARIANTS = (
     BASE,
+    "epochs=8,copies=8,pool=8",
+    "epochs=8,copies=1,pool=1",
     f"{BASE},statistics=running",
     f"{BASE},batch_size=25",
     f"{BASE},batch_size=100",
     f"{BASE},learning_rate=0.0005",
     f"{BASE},learning_rate=0.003",
-    f"{BASE},schedule=constant",
     f"{BASE},optimizer=sgd,learning_rate=0.0001",
-    f"{BASE},affine=false",
     f"{BASE},weights=false",
     f"{BASE},flip=false",
-    "epochs=8,copies=1",
-    "epochs=30,copies=8",
-    "epochs=30,copies=16",
-    "epochs=30,copies=30",
-    "epochs=30,copies=16,statistics=running",
+    "epochs=16,copies=16,pool=96",
 )
-"""What is compared; every variant is a change of the update's defaults."""
+"""What is compared; every variant is a change of the update's defaults, which the last one states."""
 
 IMAGES, HELD_OUT = 500, 5000
 

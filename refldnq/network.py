@@ -189,6 +189,27 @@ class Network:
         """Names of the layers that can be quantized (convolutions and linear layers), in order."""
         return tuple(node.name for node in self.nodes if isinstance(node.layer, LinearMap))
 
+    @cached_property
+    def groups(self) -> Mapping[str, tuple[tuple[str, str], ...]]:
+        """The arrays, as (layer, name), by what they are.
+
+        ``weights`` and ``biases`` of convolutions and linear layers, ``affine``: scales and shifts of batch
+        normalization, ``statistics``: its running mean and variance.
+        """
+        groups: dict[str, list[tuple[str, str]]] = {
+            name: [] for name in ("weights", "biases", "affine", "statistics")
+        }
+        for node in self.nodes:
+            for key in self.params.get(node.name, {}):
+                if key in node.layer.buffers:
+                    group = "statistics"
+                elif not isinstance(node.layer, LinearMap):
+                    group = "affine"
+                else:
+                    group = "biases" if key == "bias" else "weights"
+                groups[group].append((node.name, key))
+        return {name: tuple(members) for name, members in groups.items()}
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the parameters; float64 for a network without parameters."""

@@ -258,10 +258,9 @@ def fine_tune(
 def _learnable(network: Network) -> dict[str, tuple[str, ...]]:
     # Names of the arrays that gradients may move, by layer.
     names: dict[str, tuple[str, ...]] = {}
-    for node in network.nodes:
-        own = tuple(key for key in network.params.get(node.name, {}) if key not in node.layer.buffers)
-        if own:
-            names[node.name] = own
+    for group in ("weights", "biases", "affine"):
+        for name, key in network.groups[group]:
+            names[name] = (*names.get(name, ()), key)
     return names
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from refldnq._checks import check_choice, check_integer, check_number
 from refldnq._typing import Array, NetworkParams
 from refldnq.data.sampling import shuffled_batches
-from refldnq.layers.base import LinearMap
 from refldnq.loss import output_error
 from refldnq.network import Live, Network
 from refldnq.optim import learning_rate, optimizer_from
@@ -160,13 +159,12 @@ def moving_arrays(network: Network, cut: int, settings: UpdateSettings) -> dict[
     settings : UpdateSettings
         Which kinds of arrays move.
     """
+    groups = (("weights", "biases") if settings.weights else ()) + (("affine",) if settings.affine else ())
     arrays: dict[str, dict[str, Array]] = {}
-    for node in network.nodes[cut:]:
-        wanted = settings.weights if isinstance(node.layer, LinearMap) else settings.affine
-        own = network.params.get(node.name, {})
-        moving = {key: array for key, array in own.items() if key not in node.layer.buffers}
-        if wanted and moving:
-            arrays[node.name] = moving
+    for group in groups:
+        for name, key in network.groups[group]:
+            if network.position(name) >= cut:
+                arrays.setdefault(name, {})[key] = network.params[name][key]
     return arrays
 
 

@@ -473,3 +473,18 @@ def test_a_dead_end_is_refused() -> None:
     nodes = (Node("aux", ReLU(), ("input",)), Node("out", ReLU(), ("input",)))
     with pytest.raises(ValueError, match="`nodes` must all lead to the last one, 'aux' does not"):
         Network(nodes, {}, (2,))
+
+
+def test_groups_name_every_array_once() -> None:
+    nodes = (
+        Node("conv", Conv2d(1, 2, 1), ("input",)),
+        Node("bn", BatchNorm(2), ("conv",)),
+        Node("out", ReLU(), ("bn",)),
+    )
+    params = {
+        node.name: {k: np.ones(s) for k, s in node.layer.parameter_shapes().items()} for node in nodes[:2]
+    }
+    groups = Network(nodes, params, (1, 2, 2)).groups
+    assert groups["weights"] == (("conv", "weight"),) and groups["biases"] == (("conv", "bias"),)
+    assert set(groups["affine"]) == {("bn", "weight"), ("bn", "bias")}
+    assert set(groups["statistics"]) == {("bn", "running_mean"), ("bn", "running_var")}
