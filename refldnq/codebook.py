@@ -25,12 +25,10 @@ Kind = Literal["scaled", "fixed", "free"]
 Ties = Literal["smaller", "larger", "zero"]
 """Where a value exactly halfway between two levels goes.
 
-``smaller``  to the level of smaller magnitude (the default of this package).
-``larger``   to the level of larger magnitude.
-``zero``     as in the authors' released code, whose inequalities are strict on both sides: to 0 in sets of up
-to 9
-             levels, although 0 is not nearest; sets of 11 levels (and, here, of more) round as ``smaller``
-             does.
+- ``smaller``: to the level of smaller magnitude (the default of this package).
+- ``larger``: to the level of larger magnitude.
+- ``zero``: as in the authors' released code, whose inequalities are strict on both sides: to 0 in sets of up
+  to 9 levels, although 0 is not nearest; sets of 11 levels (and, here, of more) round as ``smaller`` does.
 
 Halfway between -c and c it goes to c by every rule.
 """
