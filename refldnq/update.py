@@ -71,7 +71,7 @@ class UpdateSettings:
     -----
     The paper does not state how it updates; the defaults are chosen here, on training images alone. With 8
     epochs a layer on ResNet-20, of 5,000 held-out training images 92.5 % were classified right with 8 fixed
-    versions, 93.2 % with 8 versions a step from a pool of 64; with fixed ones, 90.9 % with running statistics,
+    versions, 93.2 % with 8 a step from a pool of 64; fixed ones gave 90.9 % with running statistics,
     92.2 % with batches of 25, 89.4 % with a rate of 3e-3. ``benchmarks/study.py`` repeats the comparison.
     """
 
