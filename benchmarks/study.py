@@ -45,6 +45,8 @@ VARIANTS = (
     f"{BASE},optimizer=sgd,learning_rate=0.0001",
     f"{BASE},weights=false",
     f"{BASE},flip=false",
+    f"{BASE},mix=0.25",
+    f"{BASE},mix=0.5",
     "epochs=16,copies=16,pool=96",
 )
 """What is compared; every variant is a change of the update's defaults, which the last one states."""

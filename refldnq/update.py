@@ -56,6 +56,8 @@ class UpdateSettings:
         Zeros added on each side before a random crop to the old size, in pixels.
     flip : bool, optional
         Whether half of the images are mirrored left to right.
+    mix : float, optional
+        Largest weight of a second image in an image of a version, 0 to 0.5; 0 mixes nothing.
     patience : int, optional
         Stop after so many epochs without a relative fall of the epoch's mean loss by `tolerance`; 0 never
         stops.
@@ -89,6 +91,7 @@ class UpdateSettings:
     pool: int = 96
     crop: int = 4
     flip: bool = True
+    mix: float = 0.0
     patience: int = 0
     tolerance: float = 1e-3
 
@@ -105,6 +108,9 @@ class UpdateSettings:
         if check_integer("pool", self.pool, at_least=1) < self.copies:
             raise ValueError(f"`pool` must be at least `copies`, {self.copies}, got {self.pool}.")
         check_integer("crop", self.crop, at_least=0)
+        object.__setattr__(self, "mix", check_number("mix", self.mix, at_least=0))
+        if not self.mix <= 0.5:
+            raise ValueError(f"`mix` must be at most 0.5, got {self.mix}.")
         check_integer("patience", self.patience, at_least=0)
         object.__setattr__(self, "tolerance", check_number("tolerance", self.tolerance, at_least=0))
         if not (self.weights or self.affine):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from refldnq._typing import Array
-from refldnq.data.augment import augment
+from refldnq.data.augment import augment, mix
 from refldnq.network import Network
 from refldnq.update import UpdateSettings
 
@@ -83,7 +83,8 @@ class Versions:
         if number == 0:
             return self._images
         rng = np.random.default_rng(self._seeds[number])
-        return augment(self._images, rng, crop=self._settings.crop, flip=self._settings.flip)
+        changed = augment(self._images, rng, crop=self._settings.crop, flip=self._settings.flip)
+        return mix(changed, rng, share=self._settings.mix) if self._settings.mix else changed
 
     def target(self, number: int) -> Array:
         """The teacher's final output for a version, (n, k)."""

@@ -1,4 +1,4 @@
-"""Crops and mirror images against loops over pixels."""
+"""Crops and mirror images against loops over pixels; mixtures of two."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refldnq._typing import Array
-from refldnq.data.augment import augment
+from refldnq.data.augment import augment, mix
 
 
 def moved(image: Array, down: int, right: int, mirror: bool, fill: Sequence[float]) -> Array:
@@ -133,3 +133,28 @@ def test_bad_input_is_named(
 ) -> None:
     with pytest.raises(error, match=message):
         augment(images, np.random.default_rng(0), **options)
+
+
+@given(n=st.integers(1, 6), share=st.sampled_from([0.0, 0.25, 1.0]), seed=st.integers(0, 99))
+def test_a_mixture_is_one_image_and_a_share_of_another(n: int, share: float, seed: int) -> None:
+    # Image i is the unit vector i: a mixture shows whom it is made of, and with which weights.
+    out = mix(np.eye(n), np.random.default_rng(seed), share=share)
+    others = np.where(out - np.diag(np.diag(out)) > 0)
+    assert out.sum(axis=1) == pytest.approx(np.ones(n), abs=1e-15)
+    assert (np.diag(out) >= 1 - share - 1e-15).all() and (out >= 0).all()
+    assert len(set(others[0])) == len(others[0]) and len(set(others[1])) == len(others[1])
+    if share == 0:
+        assert np.array_equal(out, np.eye(n))
+
+
+def test_weights_of_mixtures_fill_their_range() -> None:
+    weights = 1 - np.diag(mix(np.eye(500), np.random.default_rng(0), share=0.4))
+    assert 0.18 < weights.mean() < 0.22 and 0.39 < weights.max() <= 0.4
+    mixed = mix(numbered(3, dtype=np.float32), np.random.default_rng(0), share=0.5)
+    assert mixed.dtype == np.float32 and mixed.shape == (3, 2, 5, 6)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, np.nan])
+def test_shares_out_of_range_are_named(share: float) -> None:
+    with pytest.raises(ValueError, match="`share`"):
+        mix(numbered(2), np.random.default_rng(0), share=share)

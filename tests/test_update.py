@@ -165,6 +165,7 @@ def test_divergence_is_an_error_that_names_the_learning_rate(problem: Problem) -
         ({"optimizer": "lamb"}, "`optimizer` must be one of 'adam', 'sgd'"),
         ({"weights": False, "affine": False}, "nothing would move"),
         ({"copies": 0}, "`copies`"),
+        ({"mix": 0.6}, "`mix`"),
     ],
 )
 def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:

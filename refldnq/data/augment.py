@@ -1,4 +1,4 @@
-"""Random crops and mirror images: more versions of the same few images."""
+"""Random crops, mirror images and mixtures: more versions of the same few images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from refldnq._checks import check_finite, check_float, check_integer, check_shape
+from refldnq._checks import check_finite, check_float, check_integer, check_number, check_shape
 from refldnq._typing import Array
 
 
@@ -71,3 +71,45 @@ def augment(
     out: Array = windows[np.arange(n), :, top, left]
     out[mirrored] = out[mirrored, :, :, ::-1]
     return out
+
+
+def mix(images: Array, rng: np.random.Generator, *, share: float) -> Array:
+    """Mix every image with another one of the batch.
+
+    Image i becomes (1 - w) x_i + w x_j with a weight w, uniform from 0 to `share`, of its own; j runs through
+    a random permutation (Zhang et al. 2018, "mixup", without labels: whoever uses the mixtures labels them
+    with a teacher).
+
+    Parameters
+    ----------
+    images : Array, shape (n, ...), float32 or float64
+        The images.
+    rng : numpy.random.Generator
+        Draws the permutation and a weight for every image.
+    share : float
+        Largest weight of the other image, 0 to 1.
+
+    Returns
+    -------
+    Array, shape (n, ...)
+        In the type of `images`.
+
+    Raises
+    ------
+    ValueError
+        If `share` is not between 0 and 1.
+    TypeError
+        If `images` is not of floats.
+
+    Examples
+    --------
+    >>> mix(np.array([[0.0], [8.0]]), np.random.default_rng(3), share=0.5).round(1).ravel()
+    array([0.9, 4.8])
+    """
+    check_float("images", images)
+    if not check_number("share", share, at_least=0) <= 1:
+        raise ValueError(f"`share` must be at most 1, got {share}.")
+    others = rng.permutation(images.shape[0])
+    weights = rng.uniform(0.0, share, (images.shape[0],) + (1,) * (images.ndim - 1)).astype(images.dtype)
+    mixed: Array = images + weights * (images[others] - images)
+    return mixed
