@@ -17,7 +17,7 @@ import numpy as np
 from refldnq._checks import check_choice, check_integer, check_number
 from refldnq._typing import Array, NetworkParams
 from refldnq.data.sampling import shuffled_batches
-from refldnq.loss import output_error
+from refldnq.loss import distillation, output_error
 from refldnq.network import Live, Network
 from refldnq.optim import learning_rate, optimizer_from
 
@@ -32,6 +32,11 @@ class UpdateSettings:
         Passes over the images in each step of Algorithm 1.
     batch_size : int, optional
         Most images a step of the optimizer; the batches of an epoch differ by at most one image.
+    loss : {'output', 'distillation'}, optional
+        What is minimized: the output error (6), as in the paper, or the divergence of the class
+        probabilities at `temperature`.
+    temperature : float, optional
+        See `loss`.
     optimizer : {'adam', 'sgd'}, optional
         The rule.
     learning_rate : float, optional
@@ -79,6 +84,8 @@ class UpdateSettings:
 
     epochs: int = 16
     batch_size: int = 50
+    loss: Literal["output", "distillation"] = "output"
+    temperature: float = 4.0
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -98,6 +105,8 @@ class UpdateSettings:
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, at_least=1)
         check_integer("batch_size", self.batch_size, at_least=1)
+        check_choice("loss", self.loss, ("output", "distillation"))
+        object.__setattr__(self, "temperature", check_number("temperature", self.temperature, above=0))
         check_choice("optimizer", self.optimizer, ("adam", "sgd"))
         object.__setattr__(self, "learning_rate", check_number("learning_rate", self.learning_rate, above=0))
         check_choice("schedule", self.schedule, ("cosine", "constant"))
@@ -142,7 +151,7 @@ class UpdateResult:
     network : Network
         With the moved parameters; everything before the cut is unchanged.
     losses : tuple of float
-        Mean output error (6) of the batches of each epoch, squared units of the output per image.
+        Mean loss of the batches of each epoch: the output error (6), squared units of the output per image.
     steps : int
         Steps of the optimizer.
     images : int
@@ -256,7 +265,7 @@ def update(
         for batch in shuffled_batches(count, settings.batch_size, rng):
             live = {name: np.ascontiguousarray(values[batch]) for name, values in copy.live.items()}
             run = network.record(live, cut, end, mode=mode, params=params)
-            loss, dy = output_error(run.live[last], copy.target[batch])  # [LDNQ] Algorithm 1, step 4
+            loss, dy = _loss(run.live[last], copy.target[batch], settings)  # [LDNQ] Algorithm 1, step 4
             if not np.isfinite(loss):
                 raise ValueError(
                     f"`learning_rate` must be small enough for the update to converge, got "
@@ -273,6 +282,12 @@ def update(
         if _stalled(losses, settings):
             break
     return UpdateResult(network.replace(_changed(network, params)), tuple(losses), done, images)
+
+
+def _loss(y: Array, target: Array, settings: UpdateSettings) -> tuple[float, Array]:
+    if settings.loss == "distillation":
+        return distillation(y, target, temperature=settings.temperature)
+    return output_error(y, target)
 
 
 def _merge(params: NetworkParams, changes: NetworkParams) -> NetworkParams:

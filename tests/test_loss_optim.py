@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from refldnq._typing import Array, NetworkParams
-from refldnq.loss import cross_entropy, output_error
+from refldnq.loss import cross_entropy, distillation, output_error
 from refldnq.optim import SGD, Adam, Optimizer, learning_rate
 
 
@@ -48,7 +48,31 @@ def test_cross_entropy_gradient_and_large_logits() -> None:
     assert dy.dtype == np.float64 and cross_entropy(y.astype(np.float32), labels)[1].dtype == np.float32
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_distillation_gradient_and_limits(temperature: float) -> None:
+    rng = np.random.default_rng(2)
+    y, target = rng.standard_normal((5, 3)), rng.standard_normal((5, 3))
+    value, dy = distillation(y, target, temperature=temperature)
+
+    def loss(z: Array) -> float:
+        return distillation(z, target, temperature=temperature)[0]
+
+    assert close(dy, central_difference(loss, y), 1e-8)
+    assert not close(dy / temperature, central_difference(loss, y), 1e-8) or temperature == 1
+    assert value > 0 and distillation(target + 7, target, temperature=temperature)[0] <= 1e-14
+    assert np.isfinite(distillation(1e4 * y, -1e4 * target, temperature=temperature)[0])
+    assert (
+        distillation(y.astype(np.float32), target.astype(np.float32), temperature=2.0)[1].dtype == np.float32
+    )
+    # Far above all logits only their differences from the mean count.
+    centred = [z - z.mean(axis=1, keepdims=True) for z in (y, target)]
+    limit = output_error(*centred)[0] / (2 * 3)
+    assert math.isclose(distillation(y, target, temperature=1e4)[0], limit, rel_tol=1e-3)
+
+
 def test_losses_refuse_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="`temperature`"):
+        distillation(np.zeros((2, 2)), np.zeros((2, 2)), temperature=0.0)
     with pytest.raises(ValueError, match=r"`y` must have shape \(2, 3\), got \(2, 2\)"):
         output_error(np.zeros((2, 2)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"`labels` must lie in 0\.\.1, got 0\.\.2"):

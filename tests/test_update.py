@@ -11,6 +11,7 @@ import pytest
 from refldnq._typing import Array
 from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, ReLU
 from refldnq.loss import output_error
+from refldnq.loss import distillation
 from refldnq.network import Network, Node
 from refldnq.update import Copy, UpdateResult, UpdateSettings, moving_arrays, update
 
@@ -79,6 +80,17 @@ def test_the_loss_falls_and_the_prefix_stays(
     assert moved == {"conv2", "bn", "fc"}
     frozen = np.array_equal(result.network.params["bn"]["running_mean"], network.params["bn"]["running_mean"])
     assert frozen == (statistics == "running")
+
+
+def test_distillation_brings_the_class_probabilities_together(problem: Problem) -> None:
+    network, copies, x = problem
+    result = run(problem, replace(SETTINGS, epochs=15, loss="distillation", temperature=2.0))
+    before, after = (
+        distillation(net.forward(x), copies[0].target, temperature=2.0)[0]
+        for net in (network, result.network)
+    )
+    assert after < 0.5 * before and result.losses[-1] < 0.7 * result.losses[0]
+    assert not same(result.network, run(problem, replace(SETTINGS, epochs=15)).network)
 
 
 def test_one_sgd_step_is_the_gradient_of_the_output_error(problem: Problem) -> None:
@@ -166,6 +178,8 @@ def test_divergence_is_an_error_that_names_the_learning_rate(problem: Problem) -
         ({"weights": False, "affine": False}, "nothing would move"),
         ({"copies": 0}, "`copies`"),
         ({"mix": 0.6}, "`mix`"),
+        ({"loss": "kl"}, "`loss`"),
+        ({"temperature": 0.0}, "`temperature`"),
     ],
 )
 def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:
