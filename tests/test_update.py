@@ -10,8 +10,7 @@ import pytest
 
 from refldnq._typing import Array
 from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, ReLU
-from refldnq.loss import output_error
-from refldnq.loss import distillation
+from refldnq.loss import distillation, output_error
 from refldnq.network import Network, Node
 from refldnq.update import Copy, UpdateResult, UpdateSettings, moving_arrays, update
 
