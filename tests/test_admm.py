@@ -514,3 +514,35 @@ def test_arguments_stay_as_they_are() -> None:
     before = H.copy(), W.copy()
     solve(H, W, TERNARY)
     assert np.array_equal(H, before[0]) and np.array_equal(W, before[1])
+
+
+def above(projection: str = "exact") -> AdmmSettings:
+    return AdmmSettings(rho=1.1, rho_scale="lambda_max", iterations=40, projection=projection)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("projection", ["exact", "alternating"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_the_lyapunov_function_of_a_certified_run_falls(projection: str, per_channel: bool) -> None:
+    rng = np.random.default_rng(5)
+    X, W = rng.standard_normal((2, 30, 6)), rng.standard_normal((2, 6, 3))
+    H = 2 / 30 * X.transpose(0, 2, 1) @ X
+    solution = solve(H, W, powers_of_two(5), replace(above(projection), per_channel=per_channel))
+    values = solution.trace.lyapunov
+    assert len(values) == solution.iterations and solution.guarantee in ("descent", "convergence")
+    assert (np.diff(values) <= 1e-12 * values[0]).all()
+    assert (solution.trace.objective[1:-1] <= values[1:] * (1 + 1e-12)).all()
+    assert solve(H, W, powers_of_two(5)).trace.lyapunov.size == 0  # the profile's ρ is below λ_max
+
+
+def test_a_run_that_contradicts_the_theorem_loses_its_guarantee(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    X, W = rng.standard_normal((1, 30, 6)), rng.standard_normal((1, 6, 3))
+    H = 2 / 30 * X.transpose(0, 2, 1) @ X
+    right = _Run.proximal
+
+    def wrong(self: Any, G: Any, lam: Any) -> Any:
+        return right(self, G, -lam)
+
+    monkeypatch.setattr(_Run, "proximal", wrong)
+    solution = solve(H, W, powers_of_two(3), above())
+    assert solution.guarantee == "none" and any("Lyapunov" in note for note in solution.notes)

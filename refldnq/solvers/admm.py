@@ -19,6 +19,7 @@ from refldnq.codebook import Codebook
 from refldnq.hessian import UNIT, certified_above, largest_eigenvalue
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.base import Guarantee, Solution, Trace, check_problem, pick_settings
+from refldnq.solvers.lyapunov import Descent, Level, Lyapunov
 
 __all__ = ["AdmmSettings", "AdmmSolution", "solve"]
 
@@ -49,6 +50,10 @@ class AdmmSolution(Solution):
     lambda_max: float
     certified: bool
     best_iteration: int
+
+
+DEFAULT = AdmmSettings.profile("paper")
+"""The settings that `solve` takes for None."""
 
 
 def solve(
@@ -104,7 +109,7 @@ def solve(
     >>> solution.guarantee, solution.converged
     ('descent', True)
     """
-    chosen: AdmmSettings = pick_settings(settings, AdmmSettings, AdmmSettings.profile("paper"))
+    chosen: AdmmSettings = pick_settings(settings, AdmmSettings, DEFAULT)
     blocks, weight = check_problem(H, W)
     chosen.rule.check(codebook, per_channel=chosen.per_channel)
     if chosen.refit_alpha and codebook.kind != "scaled":
@@ -134,6 +139,8 @@ class _Run:
         self.certified = self.rho > 0 and certified_above(H, self.rho)
         self.solve_block = [self._factor(block) for block in H] if H.any() else []
         self.found: list[tuple[float, Float64Array, int, float, float]] = []
+        self.levels: list[Level] = []
+        self.descent: Descent | None = None
 
     def _rho(self) -> float:
         scale = {
@@ -215,9 +222,12 @@ class _Run:
         self.found.append((objective, rows.alpha, int(rows.passes.max()), 0.0, 0.0))
         best, least, best_iteration, rises = rows, objective, 0, 0
         converged = not self.solve_block
+        lyapunov = Lyapunov(self.H, self.W.transpose(0, 2, 1), self.rho) if self.descends else None
         for k in range(1, settings.iterations + 1 if self.solve_block else 0):
             theta = self.proximal(G, lam)
             V = theta + lam
+            if lyapunov is not None:
+                self.levels.append(lyapunov.level(G.transpose(0, 2, 1), V.transpose(0, 2, 1)))
             rows = self.project(V, settings.rule, self.next_start(rows, mean_w))
             last, G = G, self.point(rows)
             lam = V - G  # [LDNQ] (18), λ + Θ - G
@@ -232,6 +242,8 @@ class _Run:
                 rises += 1
             if (settings.stop == "ascend3" and rises >= 3) or (settings.stop == "fixed_point" and converged):
                 break
+        if lyapunov is not None and self.levels:
+            self.descent = lyapunov.descent(self.levels)
         returned = best if settings.returned == "best" else rows
         return returned, best_iteration, converged
 
@@ -246,13 +258,21 @@ class _Run:
         np.divide(np.maximum(top, 0.0).ravel(), bottom.ravel(), out=alpha, where=bottom.ravel() > 0)
         return alpha
 
+    @property
+    def descends(self) -> bool:
+        """Whether the theorem applies: ρ is certified, and no projection moves away from V."""
+        rule = self.settings.rule
+        near = self.settings.warm_start and not rule.moves_ties(self.codebook)
+        return self.certified and (near or rule.is_global(self.codebook))
+
     def guarantee(self) -> Guarantee:
-        """What theorem 7.5 of the audit proves for these settings."""
-        settings = self.settings
-        exact = settings.rule.is_global(self.codebook)
-        descends = exact or (settings.warm_start and not settings.rule.moves_ties(self.codebook))
-        if not (self.certified and descends):
+        """What is proved for these settings, unless this very run contradicts it."""
+        if self.descent is not None and not self.descent.holds:
+            self.notes.append(f"the Lyapunov function rose in iteration {self.descent.first_failure}")
             return "none"
+        if not self.descends:
+            return "none"
+        exact = self.settings.rule.is_global(self.codebook)
         if exact and (self.codebook.kind == "fixed" or certified_above(-self.H, 0.0)):
             return "convergence"
         return "descent"
@@ -264,6 +284,7 @@ class _Run:
         rows = replace(rows, alpha=alpha)
         groups, outputs, _ = self.W.shape
         channels = (groups, outputs) if self.settings.per_channel else ()
+        guarantee = self.guarantee()
         objective, alphas, passes, primal, dual = zip(*self.found, strict=True)
         if not self.H.any():
             self.notes.append("H is 0: every G has objective 0, the start is returned")
@@ -276,7 +297,7 @@ class _Run:
             settings=self.settings,
             iterations=len(self.found) - 1,
             converged=converged,
-            guarantee=self.guarantee(),
+            guarantee=guarantee,
             rho=self.rho,
             notes=tuple(dict.fromkeys(self.notes)),
             trace=Trace(
@@ -285,6 +306,7 @@ class _Run:
                 passes=np.array(passes),
                 primal=np.array(primal[1:]),
                 dual=np.array(dual[1:]),
+                lyapunov=np.array([level.value for level in self.levels]),
             ),
             lambda_max=self.lambda_max,
             certified=self.certified,

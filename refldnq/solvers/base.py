@@ -5,7 +5,7 @@ A solver minimizes f(G) = ½ tr((G-W)ᵀ H (G-W)) over G in Ω. It is a function
     solve(H (g, d, d), W (g, d, m), codebook, settings or None) -> Solution
 
 where None means the solver's default settings. To add one: write a module in `refldnq.solvers` with a frozen
-dataclass of settings and a function `solve`, and give it a line in `SOLVERS`.
+dataclass of settings, a constant `DEFAULT` of it and a function `solve`, and give it a line in `SOLVERS`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,21 @@ Guarantee = Literal["none", "descent", "convergence", "optimal"]
 SOLVERS: Mapping[str, str] = MappingProxyType(
     {
         "admm": "refldnq.solvers.admm",
+        "admm_plus": "refldnq.solvers.admm_plus",
+        "anneal": "refldnq.solvers.anneal",
+        "coordinate": "refldnq.solvers.coordinate",
         "direct": "refldnq.solvers.direct",
+        "exact": "refldnq.solvers.exact",
+        "gpfq": "refldnq.solvers.gpfq",
+        "gptq": "refldnq.solvers.gptq",
+        "ldlq": "refldnq.solvers.ldlq",
     }
 )
 """The module of every solver by name; a module is imported when its solver is first asked for."""
+
+
+WEIGHTED = frozenset({"admm_plus", "anneal", "coordinate", "gpfq", "gptq", "ldlq"})
+"""Names of the solvers that take `column_weights`."""
 
 
 def _no_floats() -> Float64Array:
@@ -63,6 +74,8 @@ class Trace:
         Updates of the scale in each projection.
     primal, dual : Array, shape (K,)
         ADMM's residuals ‖Θ - G‖ and ρ ‖G^{k+1} - G^k‖.
+    lyapunov : Array, shape (K,)
+        ADMM's function that cannot rise, before each iteration; empty if nothing is proved of it.
     """
 
     objective: Float64Array = field(default_factory=_no_floats)
@@ -70,6 +83,7 @@ class Trace:
     passes: Int64Array = field(default_factory=_no_integers)
     primal: Float64Array = field(default_factory=_no_floats)
     dual: Float64Array = field(default_factory=_no_floats)
+    lyapunov: Float64Array = field(default_factory=_no_floats)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,8 +142,10 @@ class Solution:
 class Solver(Protocol):
     """The signature of every solver."""
 
-    def __call__(self, H: Float64Array, W: Array, codebook: Codebook, settings: Any = None, /) -> Solution:
-        """Minimize (10) over Ω."""
+    def __call__(
+        self, H: Float64Array, W: Array, codebook: Codebook, settings: Any = None, /, **weighted: Array
+    ) -> Solution:
+        """Minimize (10) over Ω; solvers in `WEIGHTED` take ``column_weights`` by name."""
         ...
 
 
@@ -161,6 +177,23 @@ def get_solver(name: str) -> Solver:
     check_choice("name", name, SOLVERS)
     solve: Solver = import_module(SOLVERS[name]).solve
     return solve
+
+
+def default_settings(name: str) -> Any:
+    """The settings that a solver takes for None: a frozen dataclass of its own.
+
+    Raises
+    ------
+    ValueError
+        If there is no such solver.
+
+    Examples
+    --------
+    >>> default_settings("direct").per_channel
+    False
+    """
+    check_choice("name", name, SOLVERS)
+    return import_module(SOLVERS[name]).DEFAULT
 
 
 def check_problem(H: Array, W: Array) -> tuple[Float64Array, Float64Array]:

@@ -51,6 +51,10 @@ class DirectSettings:
         check_choice("ties", self.ties, TIES)
 
 
+DEFAULT = DirectSettings()
+"""The settings that `solve` takes for None."""
+
+
 def solve(
     H: Float64Array | None, W: Array, codebook: Codebook, settings: DirectSettings | None = None
 ) -> Solution:
@@ -91,7 +95,7 @@ def solve(
     [1.75 1.75 1.75 1.75] 3.375
     [4. 0. 0. 0.] 1.5
     """
-    chosen: DirectSettings = pick_settings(settings, DirectSettings, DirectSettings())
+    chosen: DirectSettings = pick_settings(settings, DirectSettings, DEFAULT)
     check_shape("W", check_float("W", W), (None, None, None))
     if H is not None:
         check_problem(H, W)

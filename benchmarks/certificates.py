@@ -1,0 +1,192 @@
+"""How near the optimum of (10) a published network's layers are: ADMM's objective, a lower bound, the gap.
+
+    python benchmarks/certificates.py --data DIR --networks resnet20 --levels 3,5
+    python benchmarks/certificates.py --markdown FILE
+
+DIR holds ``cifar-10-batches-bin/`` and ``weights/``. The layers' problems are those of the original network:
+no layer before is quantized and no weights are updated, so that all of them are there in minutes. A finished
+network is a row of the store and is never run again.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from published import WEIGHTS, numbers, published_model
+from store import RESULTS, Key, Store, markdown_table, settings_hash, write_section
+
+from refldnq import __version__
+from refldnq._kernels.threads import thread_count
+from refldnq._typing import Array, Float64Array
+from refldnq.codebook import powers_of_two
+from refldnq.data import Dataset, load_dataset
+from refldnq.hessian import HessianAccumulator
+from refldnq.layers.base import LinearMap
+from refldnq.model import Model
+from refldnq.solvers.admm import AdmmSettings, solve
+from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
+
+BATCH = 100
+"""Images at a time."""
+
+
+def hessians(model: Model, images: Array, chosen: tuple[str, ...]) -> dict[str, Float64Array]:
+    """The blocks (2/n) XᵀX of some layers of the original network, from one pass over the images."""
+    network = model.network
+    sums = {}
+    for name in chosen:
+        layer = network[name].layer
+        assert isinstance(layer, LinearMap)
+        sums[name] = HessianAccumulator(layer)
+    for first in range(0, len(images), BATCH):
+        live, cut = network.start(images[first : first + BATCH]), 0
+        for name in chosen:
+            live = network.advance(live, cut, network.position(name))
+            cut = network.position(name)
+            sums[name].add(live[network[name].inputs[0]])
+    return {name: accumulator.result().blocks for name, accumulator in sums.items()}
+
+
+def certify(H: Float64Array, W: Float64Array, levels: int) -> dict[str, Any]:
+    """One layer: ADMM as in the profile ``paper``, the bounds, and what both cost."""
+    codebook = powers_of_two(levels)
+    began = time.perf_counter()
+    solution = solve(H, W, codebook, AdmmSettings.profile("paper"))
+    solved = time.perf_counter()
+    bound = lower_bound(H, W, codebook, BoundSettings())
+    return {
+        "objective": solution.objective,
+        "bounds": bound.bounds,
+        "lower_bound": bound.value,
+        "method": bound.method,
+        "gap": gap(solution.objective, bound.value),
+        "slack": bound.slack,
+        "steps": bound.steps,
+        "solver_seconds": solved - began,
+        "seconds": time.perf_counter() - solved,
+    }
+
+
+def run(
+    model: Model, data: Dataset, *, images: int, levels: int, seed: int, layers: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """All layers of a network, or some."""
+    assert model.preprocess is not None
+    network = model.network
+    places = data.sample(images, np.random.default_rng(seed))
+    x = model.preprocess(data.images[places], network.dtype)
+    names = network.weighted if layers is None else layers
+    found = []
+    for name, H in hessians(model, x, tuple(names)).items():
+        layer = network[name].layer
+        assert isinstance(layer, LinearMap)
+        W = layer.pack(network.params[name]).astype(np.float64)
+        found.append({"name": name, "rows": int(H.shape[1]), **certify(H, W, levels)})
+    return {"layers": found, "version": __version__, "threads": thread_count()}
+
+
+def key_of(network: str, data: Dataset, *, images: int, levels: int, seed: int) -> Key:
+    """What a run is known by."""
+    settings = settings_hash([AdmmSettings.profile("paper"), BoundSettings(), data.fingerprint()])
+    return {"network": network, "images": images, "levels": levels, "seed": seed, "settings": settings}
+
+
+HEADINGS = (
+    "layer",
+    "inputs",
+    "levels",
+    "ADMM",
+    "eigenvalue",
+    "Jacobi",
+    "split",
+    "bound / ADMM",
+    "within, %",
+    "s",
+)
+
+
+def cells(layer: dict[str, Any], key: dict[str, Any]) -> list[str]:
+    """The cells of a layer, in the order of `HEADINGS`."""
+    bounds = [layer["bounds"].get(name, 0.0) for name in ("eigenvalue", "jacobi", "split")]
+    certified = layer["lower_bound"] > 0
+    return [
+        f"{key['network']} {layer['name']}",
+        str(layer["rows"]),
+        str(key["levels"]),
+        f"{layer['objective']:.4g}",
+        *(f"{value:.4g}" for value in bounds),
+        f"{layer['lower_bound'] / layer['objective']:.3f}" if certified else "no certificate",
+        f"{100 * layer['gap']:.0f}" if certified else "no certificate",
+        f"{layer['seconds']:.2f}",
+    ]
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The layers of all rows as a table in Markdown."""
+    return markdown_table(
+        HEADINGS, [cells(layer, row["key"]) for row in rows for layer in row["result"]["layers"]]
+    )
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR", help="See above."
+)
+@click.option("--networks", default="resnet20", show_default=True, help=f"Some of {','.join(WEIGHTS)}.")
+@click.option("--levels", default="3,5", show_default=True, help="Levels of every layer, such as 3,5.")
+@click.option("--images", default=500, show_default=True, help="Calibration images.")
+@click.option("--seed", default=0, show_default=True, help="Draws the images.")
+@click.option(
+    "--store",
+    "store_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=RESULTS / "certificates.json",
+    metavar="FILE",
+    help="Where the rows are kept.  [default: benchmarks/results/certificates.json]",
+)
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Run nothing; write the table of all stored rows into FILE, in place of the old one.",
+)
+def main(
+    data: Path | None,
+    networks: str,
+    levels: str,
+    images: int,
+    seed: int,
+    store_file: Path,
+    markdown_file: Path | None,
+) -> None:
+    """Bound the optimum of every layer's problem from below and keep what came out."""
+    store = Store(store_file)
+    try:
+        if markdown_file is not None:
+            write_section(markdown_file, "certificates", markdown(store.rows()))
+            return
+        if data is None:
+            raise ValueError("`--data` must be given, got nothing.")
+        names = networks.split(",")
+        unknown = [name for name in names if name not in WEIGHTS]
+        if unknown:
+            raise ValueError(f"`--networks` must be among {', '.join(WEIGHTS)}, got {unknown[0]!r}.")
+        train = load_dataset(data, "train")
+        for name in names:
+            model = published_model(data, name)
+            for count in numbers(levels):
+                how = {"images": images, "levels": count, "seed": seed}
+                row = store.run(key_of(name, train, **how), lambda how=how: run(model, train, **how))  # noqa: B023
+                for layer in row["result"]["layers"]:
+                    click.echo("  ".join(cells(layer, row["key"])))
+    except (ValueError, OSError, ImportError) as refusal:
+        raise click.ClickException(str(refusal)) from refusal
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The layer error that every solver reaches, on the layers of a published network.
+
+    python benchmarks/solvers.py --data DIR [--network resnet20] [--levels 3,5] [--only anneal]
+    python benchmarks/solvers.py --markdown FILE
+
+DIR holds ``cifar-10-batches-bin/`` and ``weights/``. A finished solver is a row of the store and is never run
+again. The errors are relative: f(G) / f(0), the squared error of the pre-activation over its square.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from layer_problems import layer_problems
+from published import WEIGHTS
+from store import RESULTS, Key, Store, markdown_table, write_section
+from timing import geometric_mean
+
+from refldnq import __version__
+from refldnq._kernels.threads import thread_count
+from refldnq._typing import Float64Array
+from refldnq.codebook import Codebook, powers_of_two
+from refldnq.hessian import layer_error
+from refldnq.solvers.admm_settings import AdmmSettings
+from refldnq.solvers.anneal import AnnealSettings
+from refldnq.solvers.base import Solution, get_solver
+from refldnq.solvers.coordinate import CoordinateSettings, descend
+from refldnq.solvers.direct import DirectSettings
+from refldnq.solvers.greedy import GreedySettings
+from refldnq.solvers.problem import Problem
+
+REFERENCE = "admm, the profile paper"
+
+Problems = list[tuple[str, Float64Array, Float64Array]]
+Solve = Callable[[Float64Array, Float64Array, Codebook], Solution]
+
+
+def polished(solve: Solve) -> Solve:
+    """Another solver's result, improved by coordinate descent."""
+
+    def both(H: Float64Array, W: Float64Array, codebook: Codebook) -> Solution:
+        problem = Problem(H, W, codebook, per_channel=False)
+        point, _, _, _ = descend(problem, problem.point(solve(H, W, codebook)), CoordinateSettings())
+        return problem.solution(point, solver="polished", settings=None)
+
+    return both
+
+
+def with_settings(name: str, settings: Any = None) -> Solve:
+    """A solver with its settings."""
+    return lambda H, W, codebook: get_solver(name)(H, W, codebook, settings)
+
+
+SOLVERS: Mapping[str, Solve] = {
+    "direct, mean": with_settings("direct"),
+    "direct, exact": with_settings("direct", DirectSettings(variant="exact")),
+    REFERENCE: with_settings("admm", AdmmSettings.profile("paper")),
+    "admm + descent": polished(with_settings("admm", AdmmSettings.profile("paper"))),
+    "coordinate": with_settings("coordinate"),
+    "gpfq": with_settings("gpfq"),
+    "gpfq, by diagonal": with_settings("gpfq", GreedySettings(damping=0.0, order="diagonal")),
+    "gptq": with_settings("gptq"),
+    "gptq, by diagonal": with_settings("gptq", GreedySettings(order="diagonal")),
+    "ldlq, by diagonal": with_settings("ldlq", GreedySettings(order="diagonal")),
+    "gptq, by diagonal + descent": polished(with_settings("gptq", GreedySettings(order="diagonal"))),
+    "admm_plus": with_settings("admm_plus"),
+    "anneal": with_settings("anneal"),
+    "anneal, 2000 sweeps": with_settings("anneal", AnnealSettings(sweeps=2000)),
+}
+"""What is compared; all with one scale a layer."""
+
+
+def measure(problems: Problems, solve: Solve, levels: int) -> dict[str, Any]:
+    """Every layer's relative error and the seconds of them all."""
+    codebook = powers_of_two(levels)
+    errors, seconds = [], 0.0
+    for _, H, W in problems:
+        began = time.perf_counter()
+        solution = solve(H, W, codebook)
+        seconds += time.perf_counter() - began
+        # Not what the solver says of itself:
+        errors.append(layer_error(H, W, solution.G) / layer_error(H, W, np.zeros_like(W)))
+    return {
+        "layers": [name for name, _, _ in problems],
+        "relative_errors": errors,
+        "seconds": seconds,
+        "version": __version__,
+        "threads": thread_count(),
+    }
+
+
+def key_of(network: str, solver: str, levels: int, images: int) -> Key:
+    """What a row is known by."""
+    return {"network": network, "solver": solver, "levels": levels, "images": images}
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The geometric means over the layers, then every layer of the best solvers.
+
+    Raises
+    ------
+    ValueError
+        If the reference has no row.
+    """
+    found = {(r["key"]["network"], r["key"]["levels"], r["key"]["solver"]): r["result"] for r in rows}
+    cells = []
+    for (network, levels, solver), result in found.items():
+        if (network, levels, REFERENCE) not in found:
+            raise ValueError(f"`rows` must hold {REFERENCE!r} for {network}, {levels} levels, got none.")
+        base = found[network, levels, REFERENCE]["relative_errors"]
+        ratios = [own / other for own, other in zip(result["relative_errors"], base, strict=True)]
+        mean = geometric_mean(result["relative_errors"])
+        own = [f"{mean:.4f}", f"{geometric_mean(ratios):.3f}", f"{min(ratios):.2f}", f"{max(ratios):.2f}"]
+        cells.append([network, str(levels), solver, *own, f"{result['seconds']:.1f}"])
+    order = sorted(cells, key=lambda row: (row[0], int(row[1]), -float(row[4])))
+    headings = ["network", "levels", "solver", "relative error", "ratio to admm", "least", "most", "seconds"]
+    return markdown_table(headings, order)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+              help="Holds cifar-10-batches-bin/ and weights/.")  # fmt: skip
+@click.option("--network", type=click.Choice(tuple(WEIGHTS)), default="resnet20", show_default=True)
+@click.option("--levels", default="3,5", show_default=True)
+@click.option("--images", type=click.IntRange(min=1), default=500, show_default=True)
+@click.option("--only", multiple=True, type=click.Choice(tuple(SOLVERS)), help="Some solvers; repeatable.")
+@click.option("--store", "store_file", type=click.Path(dir_okay=False, path_type=Path),
+              default=RESULTS / "solvers.json", metavar="FILE", help="Where the rows are kept.")  # fmt: skip
+@click.option("--markdown", "markdown_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Run nothing; write the table of all stored rows into FILE.")  # fmt: skip
+def main(
+    data: Path | None,
+    network: str,
+    levels: str,
+    images: int,
+    only: tuple[str, ...],
+    store_file: Path,
+    markdown_file: Path | None,
+) -> None:
+    """Compare solvers on the layers of a published network."""
+    store = Store(store_file)
+    try:
+        if markdown_file is not None:
+            write_section(markdown_file, "solvers", markdown(store.rows()))
+            return
+        if data is None:
+            raise ValueError("`--data` must be given, got nothing.")
+        problems = list(layer_problems(data, network, images=images))
+        for count in (int(text) for text in levels.split(",")):
+            for name in only or tuple(SOLVERS):
+                key = key_of(network, name, count, images)
+                row = store.run(key, partial(measure, problems, SOLVERS[name], count))
+                errors = row["result"]["relative_errors"]
+                click.echo(f"{network}, {count} levels, {name}: {geometric_mean(errors):.4f}")
+    except (ValueError, OSError, ImportError) as refusal:
+        raise click.ClickException(str(refusal)) from refusal
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Coordinate descent on (10): one code at a time, the scale after every sweep; it polishes any result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from refldnq._checks import check_choice, check_integer
+from refldnq._kernels.threads import run_chunks
+from refldnq._typing import Array, Float64Array, Int64Array
+from refldnq.codebook import Codebook
+from refldnq.solvers.base import Solution, Trace, pick_settings
+from refldnq.solvers.problem import Point, Problem
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoordinateSettings:
+    """How far and in which order codes move.
+
+    Parameters
+    ----------
+    sweeps : int, optional
+        Most sweeps over all entries (chosen here: on the layers of ResNet-20 a fixed point comes within 40).
+    order : {'natural', 'diagonal'}, optional
+        Entries as they stand, or those of the largest diagonal of H first.
+    refit_alpha : bool, optional
+        Whether the scale is fitted to the codes after every sweep, in the norm of H.
+    per_channel : bool, optional
+        One α for each output channel in place of one a layer.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+    TypeError
+        If a number has the wrong type.
+
+    Examples
+    --------
+    >>> CoordinateSettings().sweeps
+    100
+    """
+
+    sweeps: int = 100
+    order: Literal["natural", "diagonal"] = "natural"
+    refit_alpha: bool = True
+    per_channel: bool = False
+
+    def __post_init__(self) -> None:
+        check_integer("sweeps", self.sweeps, at_least=1)
+        check_choice("order", self.order, ("natural", "diagonal"))
+
+
+DEFAULT = CoordinateSettings()
+"""The settings that `solve` takes for None."""
+
+
+def solve(
+    H: Float64Array,
+    W: Array,
+    codebook: Codebook,
+    settings: CoordinateSettings | None = None,
+    *,
+    column_weights: Array | None = None,
+) -> Solution:
+    r"""Quantize a weight by coordinate descent from the nearest point of Ω.
+
+    Parameters
+    ----------
+    H : Array, shape (g, d, d), float64
+        The Hessian's blocks.
+    W : Array, shape (g, d, m)
+        The packed weight.
+    codebook : Codebook
+        The set.
+    settings : CoordinateSettings, optional
+        How.
+    column_weights : Array, shape (g, m), optional
+        Weights of the columns' errors.
+
+    Returns
+    -------
+    Solution
+        Its objective is at most the start's; `converged` if no single code can lower it.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit or an entry is not finite.
+    TypeError
+        If H is not float64, W not float or the settings are another solver's.
+
+    Examples
+    --------
+    >>> from refldnq.codebook import powers_of_two
+    >>> H = np.array([[[2.0, 1.9], [1.9, 2.0]]])
+    >>> solution = solve(H, np.array([[[1.0], [-0.9]]]), powers_of_two(3))
+    >>> solution.G.ravel().round(3), solution.converged
+    (array([ 0.95, -0.95]), True)
+    """
+    chosen: CoordinateSettings = pick_settings(settings, CoordinateSettings, DEFAULT)
+    problem = Problem(H, W, codebook, per_channel=chosen.per_channel, column_weights=column_weights)
+    point, objectives, alphas, converged = descend(problem, problem.nearest(), chosen)
+    return problem.solution(
+        point,
+        solver="coordinate",
+        settings=chosen,
+        iterations=len(objectives) - 1,
+        converged=converged,
+        guarantee="descent",
+        trace=Trace(objective=np.array(objectives), alpha=np.array(alphas)),
+    )
+
+
+def descend(
+    problem: Problem, point: Point, settings: CoordinateSettings
+) -> tuple[Point, list[float], list[Float64Array], bool]:
+    """Coordinate descent from a point.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data.
+    point : Point
+        The start; it is not changed.
+    settings : CoordinateSettings
+        How.
+
+    Returns
+    -------
+    point : Point
+        No worse than the start.
+    objectives : list of float
+        f at the start and after every sweep; it never rises.
+    alphas : list of Array
+        The scales at the start and after every sweep.
+    converged : bool
+        Whether the last sweep changed nothing.
+
+    Notes
+    -----
+    For a fixed scale f is a quadratic in every entry, g_i - [H(g - w)]_i / H_ii its minimum, and the nearest
+    level to it the best code. A sweep that rounding keeps from lowering f is undone and ends the descent.
+    """
+    from refldnq._kernels import coordinate as kernels
+
+    order = _order(problem.H, settings)
+    HW = problem.HW.reshape(-1, problem.d)
+    changes = np.zeros(len(HW), dtype=np.int64)
+    objectives, alphas = [problem.objective(point)], [point.alpha]
+    for _ in range(settings.sweeps):
+        codes = point.codes.copy()
+        HQ = (point.Q @ problem.H).reshape(HW.shape)
+        flat = codes.reshape(HW.shape)
+        alpha = np.ascontiguousarray(np.broadcast_to(point.alpha, len(HW)))
+        values = point.values
+
+        def part(_: int, first: int, last: int) -> None:
+            kernels.sweep(problem.H, HW, HQ, flat, alpha, values, order, changes, first, last)  # noqa: B023
+
+        run_chunks(part, len(HW))
+        moved = Point(codes, point.alpha, point.values)
+        if settings.refit_alpha:
+            moved = problem.refit(moved)
+        objective = problem.objective(moved)
+        if not objective < objectives[-1]:
+            return point, objectives, alphas, True
+        point = moved
+        objectives.append(objective)
+        alphas.append(point.alpha)
+        if not changes.any():
+            return point, objectives, alphas, True
+    return point, objectives, alphas, False
+
+
+def _order(H: Float64Array, settings: CoordinateSettings) -> Int64Array:
+    if settings.order == "diagonal":
+        return np.argsort(-np.einsum("gii->gi", H), axis=1, kind="stable")
+    return np.broadcast_to(np.arange(H.shape[1]), H.shape[:2]).copy()

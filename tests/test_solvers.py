@@ -1,0 +1,344 @@
+"""What holds for every solver of (10), and what is particular to each of the closed-form ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refldnq.codebook import Codebook, fixed, free, powers_of_two, scaled
+from refldnq.hessian import layer_error
+from refldnq.solvers import admm, admm_plus, anneal, coordinate, gpfq, gptq, greedy, ldlq
+from refldnq.solvers.admm_plus import AdmmPlusSettings
+from refldnq.solvers.anneal import AnnealSettings
+from refldnq.solvers.base import Solution
+from refldnq.solvers.coordinate import CoordinateSettings, descend
+from refldnq.solvers.greedy import GreedySettings
+from refldnq.solvers.problem import Point, Problem
+from refldnq.verify.naive import solvers as naive
+
+SHORT = AnnealSettings(rounds=2, explorations=1, sweeps=20)
+SOLVES: dict[str, Any] = {
+    "admm_plus": lambda H, W, book, **own: admm_plus.solve(
+        H, W, book, AdmmPlusSettings(iterations=30, **own)
+    ),
+    "anneal": lambda H, W, book, **own: anneal.solve(H, W, book, dataclasses.replace(SHORT, **own)),
+    "coordinate": lambda H, W, book, **own: coordinate.solve(H, W, book, CoordinateSettings(**own)),
+    "gpfq": lambda H, W, book, **own: gpfq.solve(H, W, book, GreedySettings(damping=0.0, **own)),
+    "gptq": lambda H, W, book, **own: gptq.solve(H, W, book, GreedySettings(**own)),
+    "ldlq": lambda H, W, book, **own: ldlq.solve(H, W, book, GreedySettings(**own)),
+}
+BOOKS = {
+    "ternary": powers_of_two(3),
+    "five": powers_of_two(5),
+    "skew": scaled([-1.0, 0.0, 2.0, 3.0]),
+    "no zero": scaled([-1.0, 1.0]),
+    "fixed": fixed([-0.5, 0.0, 0.75]),
+    "free": free(3),
+}
+each_solver = pytest.mark.parametrize("name", sorted(SOLVES))
+seeds = st.integers(0, 2**32 - 1)
+quick = settings(deadline=None, max_examples=20)
+
+
+def problem(seed: int, *, groups: int = 1, d: int = 7, m: int = 4, images: int = 0) -> tuple[Any, Any]:
+    """Correlated inputs; with few images H is singular."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((groups, images or 4 * d, d)) @ (np.eye(d) + 0.5 * rng.standard_normal((d, d)))
+    return 2 / X.shape[1] * X.transpose(0, 2, 1) @ X, rng.standard_normal((groups, d, m))
+
+
+@each_solver
+@pytest.mark.parametrize("book", sorted(BOOKS))
+@pytest.mark.parametrize("images", [0, 3])
+def test_results_lie_in_the_set_and_report_their_error(name: str, book: str, images: int) -> None:
+    H, W = problem(1, groups=2, images=images)
+    solution: Solution = SOLVES[name](H, W, BOOKS[book])
+    assert solution.codes.shape == W.shape and solution.codes.dtype == np.int8
+    assert 0 <= solution.codes.min() and solution.codes.max() < len(solution.values)
+    assert (np.diff(solution.values) >= 0).all() and solution.alpha.shape == ()
+    if BOOKS[book].kind == "scaled":
+        assert np.array_equal(solution.values, BOOKS[book].values) and solution.alpha >= 0
+    if BOOKS[book].kind == "fixed":
+        assert solution.alpha == 1 and np.array_equal(solution.values, BOOKS[book].values)
+    error = layer_error(H, W, solution.G)
+    if not abs(error - solution.objective) <= 1e-12 * layer_error(H, W, np.zeros_like(W)):
+        raise AssertionError((error, solution.objective))
+
+
+@each_solver
+@given(seed=seeds, exponent=st.integers(-20, 20))
+@quick
+def test_powers_of_two_scale_the_result_exactly(name: str, seed: int, exponent: int) -> None:
+    H, W = problem(seed)
+    one = SOLVES[name](H, W, powers_of_two(5))
+    for h, w in ((2.0**exponent, 1.0), (1.0, 2.0**exponent)):
+        other = SOLVES[name](h * H, w * W, powers_of_two(5))
+        assert np.array_equal(one.codes, other.codes)
+        assert other.alpha == w * one.alpha and other.objective == h * w * w * one.objective
+
+
+@each_solver
+def test_one_scale_a_channel_is_a_problem_a_channel(name: str) -> None:
+    H, W = problem(5, groups=2)
+    whole = SOLVES[name](H, W, powers_of_two(3), per_channel=True)
+    assert whole.alpha.shape == (2, 4)
+    if name == "anneal":  # each column has a random stream of its own
+        return
+    for g in range(2):
+        for c in range(4):
+            own = SOLVES[name](H[g : g + 1], W[g : g + 1, :, c : c + 1], powers_of_two(3))
+            # ADMM+ takes its penalty, and GPTQ its damping, from the mean over all groups
+            if name in ("gpfq", "coordinate"):
+                assert np.array_equal(own.codes[0, :, 0], whole.codes[g, :, c])
+                assert own.alpha == pytest.approx(whole.alpha[g, c], rel=1e-12)
+    shared = SOLVES[name](H, W, powers_of_two(3))
+    assert whole.objective < shared.objective  # on this instance
+
+
+@each_solver
+def test_a_column_of_twice_the_weight_is_two_columns(name: str) -> None:
+    if name == "anneal":  # two columns walk two ways
+        return
+    H, W = problem(3)
+    module = {"admm_plus": admm_plus, "coordinate": coordinate, "gpfq": gpfq, "gptq": gptq, "ldlq": ldlq}[
+        name
+    ]
+    weights = np.array([[1.0, 2.0, 1.0, 1.0]])
+    own = module.solve(H, W, powers_of_two(3), None, column_weights=weights)
+    doubled = module.solve(H, np.concatenate([W, W[:, :, 1:2]], axis=2), powers_of_two(3))
+    assert np.array_equal(own.codes, doubled.codes[:, :, :4])
+    assert own.alpha == pytest.approx(float(doubled.alpha), rel=1e-12)
+    assert own.objective == pytest.approx(doubled.objective, rel=1e-10)
+    assert not np.array_equal(weights * own.alpha, module.solve(H, W, powers_of_two(3)).alpha * weights)
+
+
+@each_solver
+@pytest.mark.parametrize("bad", [np.zeros((1, 4)), np.full((1, 4), np.nan), np.ones((1, 3))])
+def test_column_weights_are_checked(name: str, bad: np.ndarray) -> None:
+    module = {"admm_plus": admm_plus, "anneal": anneal, "coordinate": coordinate, "gpfq": gpfq, "gptq": gptq,
+              "ldlq": ldlq}[name]  # fmt: skip
+    H, W = problem(3)
+    with pytest.raises(ValueError, match="`column_weights`"):
+        module.solve(H, W, powers_of_two(3), None, column_weights=bad)
+
+
+@each_solver
+def test_dead_inputs_a_zero_hessian_and_zero_weights(name: str) -> None:
+    H, W = problem(7)
+    H[:, 2], H[:, :, 2] = 0.0, 0.0
+    dead = SOLVES[name](H, W, powers_of_two(3))
+    alive = np.array([0, 1, 3, 4, 5, 6])
+    assert np.isfinite(dead.objective) and dead.objective < layer_error(H, W, np.zeros_like(W))
+    assert dead.objective == pytest.approx(
+        layer_error(H[:, alive][:, :, alive], W[:, alive], dead.G[:, alive]), rel=1e-12
+    )
+    nothing = SOLVES[name](np.zeros_like(H), W, powers_of_two(3))
+    assert nothing.objective == 0.0 and np.isfinite(nothing.alpha)
+    assert not SOLVES[name](H, np.zeros_like(W), powers_of_two(3)).G.any()
+
+
+@given(seed=seeds, book=st.sampled_from(["ternary", "five", "skew", "no zero", "fixed", "free"]))
+@quick
+def test_descent_never_raises_the_error_whatever_it_polishes(seed: int, book: str) -> None:
+    H, W = problem(seed)
+    own = Problem(H, W, BOOKS[book], per_channel=False)
+    start = own.nearest()
+    rng = np.random.default_rng(seed)
+    start = Point(
+        rng.integers(0, len(start.values), start.codes.shape).astype(np.int8), start.alpha, start.values
+    )
+    before = start.codes.copy()
+    point, objectives, _, converged = descend(own, start, CoordinateSettings())
+    assert converged and (np.diff(objectives) < 0).all()
+    assert own.objective(point) == objectives[-1] and np.array_equal(start.codes, before)
+    # No single code can lower f at the final scale.
+    G, least = point.G, objectives[-1]
+    for column in range(4):
+        for i in range(7):
+            for k in range(len(point.values)):
+                codes = point.codes.copy()
+                codes[0, column, i] = k
+                other = own.objective(Point(codes, point.alpha, point.values))
+                if not other >= least * (1 - 1e-12) - 1e-15 * float(np.abs(G).max()):
+                    raise AssertionError((other, least))
+
+
+@given(seed=seeds)
+@quick
+def test_a_sweep_is_that_of_the_definition(seed: int) -> None:
+    H, W = problem(seed, m=1)
+    book = fixed([-1.0, -0.25, 0.5, 1.5])
+    own = Problem(H, W, book, per_channel=False)
+    start = own.nearest()
+    point, _, _, _ = descend(own, start, CoordinateSettings(sweeps=1))
+    expected = naive.coordinate_sweep(H[0], W[0, :, 0], start.G[0, 0], book.values)
+    assert np.array_equal(point.G[0, 0], expected)
+
+
+def at_one_scale(
+    solve: Any, H: np.ndarray, W: np.ndarray, book: Codebook, order: Any = "natural"
+) -> Solution:
+    result: Solution = solve(H, W, book, GreedySettings(damping=0.0, grid=1, refit_alpha=False, order=order))
+    return result
+
+
+@given(seed=seeds, order=st.sampled_from(["natural", "diagonal"]), levels=st.sampled_from([3, 5, 9]))
+@quick
+def test_gptq_and_ldlq_agree_without_damping(seed: int, order: str, levels: int) -> None:
+    H, W = problem(seed, groups=2)
+    one, other = (
+        at_one_scale(solve, H, W, powers_of_two(levels), order) for solve in (gptq.solve, ldlq.solve)
+    )
+    assert np.array_equal(one.codes, other.codes) and one.objective == other.objective
+
+
+@given(seed=seeds)
+@quick
+def test_greedy_solvers_follow_their_definitions(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X, W = (
+        rng.standard_normal((30, 6)) @ (np.eye(6) + 0.5 * rng.standard_normal((6, 6))),
+        rng.standard_normal((1, 6, 2)),
+    )
+    H = (2 / 30 * X.T @ X)[None]
+    book = fixed([-1.0, 0.0, 1.0, 1.5])
+    twins: Any = (
+        (gptq.solve, lambda w: naive.gptq(H[0], w, book.values)),
+        (ldlq.solve, lambda w: naive.gptq(H[0], w, book.values)),
+        (gpfq.solve, lambda w: naive.gpfq(X, w, book.values)),
+    )
+    for solve, twin in twins:
+        G = at_one_scale(solve, H, W, book).G[0]
+        assert np.array_equal(G, np.stack([twin(W[0, :, c]) for c in range(2)], axis=1))
+
+
+@pytest.mark.parametrize("planted", ["reversed", "sign"])
+def test_planted_errors_in_the_feedback_are_seen(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = ldlq.feedback
+
+    def wrong(H: np.ndarray) -> np.ndarray:
+        return -right(H) if planted == "sign" else right(np.ascontiguousarray(H[:, ::-1, ::-1]))
+
+    monkeypatch.setattr(ldlq, "feedback", wrong)
+    agree = []
+    for seed in range(20):
+        H, W = problem(seed)
+        one, other = (at_one_scale(solve, H, W, powers_of_two(3)) for solve in (gptq.solve, ldlq.solve))
+        agree.append(np.array_equal(one.codes, other.codes))
+    assert not all(agree)
+
+
+def test_the_grid_finds_what_one_scale_misses() -> None:
+    for solve in (gptq.solve, ldlq.solve, gpfq.solve):
+        H, W = problem(11)
+        errors = [solve(H, W, powers_of_two(3), GreedySettings(grid=n)).objective for n in (1, 3, 21)]
+        assert errors[0] >= errors[1] >= errors[2]  # each grid holds the one before
+
+
+def test_the_order_matters_and_diagonal_order_does_not_depend_on_names() -> None:
+    H, W = problem(2)
+    turn = np.random.default_rng(0).permutation(7)
+    turned = H[:, turn][:, :, turn], W[:, turn]
+    for solve in (gptq.solve, ldlq.solve, gpfq.solve):
+        fixed_order, natural = (
+            [at_one_scale(solve, *both, powers_of_two(3), order) for both in ((H, W), turned)]
+            for order in ("diagonal", "natural")
+        )
+        assert np.array_equal(fixed_order[0].codes[:, turn], fixed_order[1].codes)
+        assert not np.array_equal(natural[0].codes[:, turn], natural[1].codes)
+
+
+@given(seed=seeds)
+@quick
+def test_admm_plus_does_not_depend_on_the_order_of_the_inputs(seed: int) -> None:
+    H, W = problem(seed)
+    turn = np.random.default_rng(seed).permutation(7)
+    how = AdmmPlusSettings(iterations=20, polish=False)
+    one = admm_plus.solve(H, W, powers_of_two(3), how)
+    other = admm_plus.solve(H[:, turn][:, :, turn], W[:, turn], powers_of_two(3), how)
+    assert np.array_equal(one.codes[:, turn], other.codes)
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_admm_plus_follows_its_definition(planted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    H, W = problem(4, m=1)
+    book = fixed([-1.0, -0.25, 0.5, 1.5])
+    how = AdmmPlusSettings(iterations=25, polish=False)
+    if planted:  # without the rescaled dual the trajectory is another
+        monkeypatch.setattr(AdmmPlusSettings, "schedule", np.full(25, 0.3))
+    solution = admm_plus.solve(H, W, book, how)
+    start = Problem(H, W, book, per_channel=False).nearest().G[0, 0]
+    schedule = np.geomspace(0.01, 30.0, 25) * np.diag(H[0]).mean()
+    twins = naive.admm_plus(H[0], W[0, :, 0], book.values, schedule, start)
+    expected = [layer_error(H, W, G[None, :, None]) for G in twins]
+    assert np.allclose(solution.trace.objective, expected, rtol=1e-9, atol=0) != planted
+
+
+def test_annealing_improves_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    H, W = problem(0, d=24, m=6)
+    results = [anneal.solve(H, W, powers_of_two(3), AnnealSettings(seed=seed)) for seed in (0, 0, 1)]
+    assert np.array_equal(results[0].codes, results[1].codes) and results[0].alpha == results[1].alpha
+    start = admm_plus.solve(H, W, powers_of_two(3))
+    assert results[0].objective < start.objective and results[2].objective < start.objective
+    assert (np.diff(results[0].trace.objective) <= 0).all()
+    from refldnq._kernels import threads
+
+    monkeypatch.setattr(threads, "thread_count", lambda: 3)
+    again = anneal.solve(H, W, powers_of_two(3), AnnealSettings(seed=0))
+    assert np.array_equal(results[0].codes, again.codes)
+
+
+def test_annealing_finds_the_enumerated_optimum_of_single_columns() -> None:
+    hits = 0
+    every = np.array(np.meshgrid(*[[-1.0, 0.0, 1.0]] * 7)).reshape(7, -1)
+    for seed in range(40):
+        H, W = problem(seed, m=1)
+        top, bottom = every.T @ (H[0] @ W[0, :, 0]), np.einsum("dk,de,ek->k", every, H[0], every)
+        gain = np.divide(np.maximum(top, 0) ** 2, bottom, out=np.zeros_like(top), where=bottom > 0)
+        optimum = 0.5 * (W[0, :, 0] @ H[0] @ W[0, :, 0] - gain.max())
+        found = anneal.solve(H, W, powers_of_two(3)).objective
+        if not found >= optimum - 1e-12 * gain.max():
+            raise AssertionError("below the optimum")
+        hits += found <= optimum + 1e-9 * gain.max()
+    assert hits >= 36  # nine in ten
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (CoordinateSettings, {"sweeps": 0}),
+        (CoordinateSettings, {"order": "random"}),
+        (GreedySettings, {"damping": -1.0}),
+        (GreedySettings, {"grid": 0}),
+        (GreedySettings, {"spread": 1.0}),
+        (AdmmPlusSettings, {"rho_first": 0.0}),
+        (AdmmPlusSettings, {"iterations": 0}),
+        (AdmmPlusSettings, {"projection": "best"}),
+        (AnnealSettings, {"rounds": -1}),
+        (AnnealSettings, {"cold": 0.0}),
+    ],
+)
+def test_settings_out_of_range_are_refused(kind: Any, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"`{next(iter(changes))}`"):
+        kind(**changes)
+
+
+def test_a_free_set_has_no_scale_a_channel() -> None:
+    H, W = problem(0)
+    for name, solve in SOLVES.items():
+        with pytest.raises(ValueError, match="per_channel"):
+            solve(H, W, free(3), per_channel=True)
+        assert name
+
+
+def test_a_singular_hessian_without_damping_is_refused() -> None:
+    H, W = problem(0, images=3)
+    for solve in (gptq.solve, ldlq.solve):
+        with pytest.raises(np.linalg.LinAlgError):
+            solve(H, W, powers_of_two(3), GreedySettings(damping=0.0))
+    assert greedy.GreedySettings().damping == 0.01 and admm.FIXED_POINT < 1
