@@ -8,26 +8,28 @@ problem (10) (step 3), the weights update of the rest (step 4). This module is t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 
-from refldnq._checks import check_choice, check_finite, check_float, check_integer
+from refldnq._checks import check_choice, check_finite, check_float, check_integer, check_number
 from refldnq._typing import Array, Float64Array
+from refldnq.cascade import Cascade, Copies, HeldOut, advance, ratio, split
 from refldnq.codebook import Codebook, powers_of_two
 from refldnq.hessian import Hessian, accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
 from refldnq.layers.batchnorm import BatchNorm
 from refldnq.layers.linear import Linear
 from refldnq.model import QuantizedWeight
-from refldnq.network import INPUT, Live, Network
+from refldnq.network import Live, Network
 from refldnq.released import HESSIAN_IMAGES, ReleasedUpdate, released_hessian, released_update
 from refldnq.solvers.admm_settings import AdmmSettings
-from refldnq.solvers.base import Solution, get_solver
-from refldnq.update import Copy, UpdateResult, UpdateSettings, moving_arrays, update
+from refldnq.solvers.base import WEIGHTED, Solution, get_solver
+from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
+from refldnq.update import UpdateResult, UpdateSettings, moving_arrays, update
 from refldnq.versions import Versions
 
 
@@ -43,6 +45,14 @@ class LdnqSettings:
         Name of the solver of (10); the paper's is ``"admm"``.
     solver_settings : object, optional
         The solver's own settings; None means its defaults, for ``"admm"`` the profile ``paper``.
+    target : {'weights', 'drift'}, optional
+        What a layer is quantized for: to stay near its own weights, (8) as in the paper; or to give the
+        reference network's pre-activation in spite of the quantized layers before it (module `drift`).
+    ridge : float, optional
+        With the target ``drift``, the pull to the layer's own weights, in units of the mean diagonal of H.
+    channel_weights : {'none', 'batchnorm'}, optional
+        How errors of output channels are weighted: alike, or by the square of the scale that the batch
+        normalization behind the layer gives them.
     update : UpdateSettings or None, optional
         Step 4; None leaves it out (the paper's L-DNQ⁻).
     first, last : bool, optional
@@ -77,6 +87,9 @@ class LdnqSettings:
     codebook: Codebook = field(default_factory=lambda: powers_of_two(3))
     solver: str = "admm"
     solver_settings: Any = None
+    target: Literal["weights", "drift"] = "weights"
+    ridge: float = 0.01
+    channel_weights: Literal["none", "batchnorm"] = "none"
     update: UpdateSettings | None = field(default_factory=UpdateSettings)
     first: bool = True
     last: bool = True
@@ -90,6 +103,19 @@ class LdnqSettings:
     released: ReleasedUpdate = field(default_factory=ReleasedUpdate)
 
     def __post_init__(self) -> None:
+        check_choice("target", self.target, ("weights", "drift"))
+        check_number("ridge", self.ridge, above=0)
+        check_choice("channel_weights", self.channel_weights, ("none", "batchnorm"))
+        if self.channel_weights != "none" and self.solver not in WEIGHTED:
+            raise ValueError(
+                f"`channel_weights` must be 'none' for the solver {self.solver!r}, got "
+                f"{self.channel_weights!r}; those that weight channels are {', '.join(sorted(WEIGHTED))}."
+            )
+        if self.profile == "released-2019" and (self.target, self.channel_weights) != ("weights", "none"):
+            raise ValueError(
+                "`target` and `channel_weights` must be left alone in the profile released-2019, got "
+                f"{self.target!r} and {self.channel_weights!r}."
+            )
         if self.profile == "released-2019" and (self.bias or self.hessian_images is not None):
             raise ValueError(
                 "`bias` and `hessian_images` must be left alone in the profile released-2019, which settles "
@@ -151,7 +177,8 @@ class LayerReport:
     relative_error : float
         E^l divided by its value at zero weights; infinite if that is 0 and E^l is not.
     objective : float
-        What the solver minimized; E^l but for the profile ``released-2019``, whose matrix is another.
+        What the solver minimized: E^l, but for the profile ``released-2019``, the target ``drift`` and
+        weighted channels, whose problems are others.
     accumulated_error : float
         Of the pre-activation against the reference network's.
     relative_accumulated_error : float
@@ -185,6 +212,12 @@ class LayerReport:
         Image passes of the update.
     seconds : float
         Wall-clock time of this layer's steps.
+    lower_bound : float or None
+        No point of the set has a smaller objective, certified; 0 says nothing, None was not asked for.
+    gap : float or None
+        By how much the objective can exceed the optimum, as a share of it; None without a certificate.
+    held_out_error, relative_held_out_error : float or None
+        `error` and `relative_error` on images that guided nothing; None without such images.
     """
 
     name: str
@@ -212,6 +245,10 @@ class LayerReport:
     update_loss: float
     update_images: int
     seconds: float
+    lower_bound: float | None = None
+    gap: float | None = None
+    held_out_error: float | None = None
+    relative_held_out_error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +281,8 @@ def ldnq(
     *,
     on_layer: Callable[[Progress], None] | None = None,
     resume: Progress | None = None,
+    held_out: Array | None = None,
+    certificates: bool = False,
 ) -> Progress:
     """Quantize a network layer by layer (Algorithm 1, steps 1-5).
 
@@ -262,6 +301,10 @@ def ldnq(
         Called with the state after every layer; what it does with it (checkpoint, progress) is its business.
     resume : Progress, optional
         A state that `on_layer` was given in a run with the same network, images, settings and seed.
+    held_out : Array, shape (any, *input_shape), optional
+        More preprocessed images. They guide nothing; the layers' errors on them are reported.
+    certificates : bool, optional
+        Whether a lower bound of every layer's problem is computed and reported; it changes no result.
 
     Returns
     -------
@@ -307,14 +350,17 @@ def ldnq(
     state = resume or Progress(network=network, quantized={}, reports=(), total=len(names))
     if [report.name for report in state.reports] != list(names[: len(state.reports)]):
         raise ValueError(f"`resume` must come from a run over the layers {names}, got {state.reports}.")
-    cascade = _Cascade(network, state.network, images, settings.batch_size)
+    cascade = Cascade(network, state.network, images, settings.batch_size)
+    watched = None if held_out is None else HeldOut(held_out, images, settings.batch_size)
     versions = None
     if settings.update is not None and settings.profile == "paper":
         versions = Versions(network, images, settings.update, len(names), copy_stream, settings.batch_size)
     if state.reports:
         cascade.move(state.network, state.network.position(state.reports[-1].name) + 1)
     for index in range(len(state.reports), len(names)):  # [LDNQ] Algorithm 1, step 1
-        state = _quantize_layer(state, names[index], cascade, versions, settings, streams[index])
+        state = _quantize_layer(
+            state, names[index], cascade, watched, versions, settings, streams[index], certificates
+        )
         if index == len(names) - 1 and settings.reestimate == "end":
             tuned = reestimate_statistics(state.network, images, settings.batch_size)
             last = _with_output(
@@ -326,86 +372,15 @@ def ldnq(
     return state
 
 
-class _Cascade:
-    """The images on their way through the teacher and the student, kept at the cut behind the frozen layers.
-
-    They make the Hessian and the reported errors, and move on from cut to cut.
-    """
-
-    def __init__(self, teacher: Network, student: Network, images: Array, batch_size: int) -> None:
-        self.teacher, self.images, self.size = teacher, images, batch_size
-        self.target = teacher.forward(images, batch_size=batch_size)
-        self.reference: Live = teacher.start(images)
-        self.live: Live = student.start(images)
-        self.cut = 0
-
-    def move(self, student: Network, stop: int) -> None:
-        """Evaluate the teacher and the student, in eval mode, up to cut `stop`."""
-        self.reference = _advance(self.teacher, self.reference, self.cut, stop, self.size)
-        self.live = _advance(student, self.live, self.cut, stop, self.size)
-        self.cut = stop
-
-    def restart(self) -> None:
-        """Go back to the input: something before the cut has moved."""
-        self.cut, self.reference, self.live = 0, {INPUT: self.images}, {INPUT: self.images}
-
-    def output(self, student: Network) -> Array:
-        """The student's final output for the images."""
-        end = len(student.nodes)
-        return _advance(student, self.live, self.cut, end, self.size)[student.nodes[-1].name]
-
-
-class _Copies(Sequence[Copy]):
-    """A step's versions of the images at the cut, each evaluated up to there once, when its epoch begins.
-
-    They are kept only if there are fewer of them than epochs: a version's activations can take 60 MB.
-    """
-
-    def __init__(
-        self, cascade: _Cascade, student: Network, versions: Versions, step: int, epochs: int
-    ) -> None:
-        self.cascade, self.student, self.versions = cascade, student, versions
-        self.numbers = versions.of_step(step)
-        self.kept: dict[int, Copy] | None = {} if len(self.numbers) < epochs else None
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> Copy: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Copy]: ...
-    def __getitem__(self, index: int | slice) -> Copy | Sequence[Copy]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if self.kept is not None and index in self.kept:
-            return self.kept[index]
-        number, cascade = self.numbers[index], self.cascade
-        live = cascade.live  # version 0 is at the cut already
-        if number:
-            live = _advance(self.student, {INPUT: self.versions.images(number)}, 0, cascade.cut, cascade.size)
-        copy = Copy(live, self.versions.target(number))
-        if self.kept is not None:
-            self.kept[index] = copy
-        return copy
-
-
-def _advance(network: Network, live: Live, start: int, stop: int, size: int) -> Live:
-    count = next(iter(live.values())).shape[0]
-    parts = [
-        network.advance({name: values[i : i + size] for name, values in live.items()}, start, stop)
-        for i in range(0, count, size)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
 def _quantize_layer(
     state: Progress,
     name: str,
-    cascade: _Cascade,
+    cascade: Cascade,
+    watched: HeldOut | None,
     versions: Versions | None,
     settings: LdnqSettings,
     rng: np.random.Generator,
+    certificates: bool,
 ) -> Progress:
     began = time.perf_counter()
     network = state.network
@@ -417,7 +392,7 @@ def _quantize_layer(
     cascade.move(network, position)
     x_hat = cascade.live[network[name].inputs[0]]
     exact = accumulate_hessian(
-        layer, _split(x_hat[: settings.hessian_images], settings.batch_size), bias=bias
+        layer, split(x_hat[: settings.hessian_images], settings.batch_size), bias=bias
     )  # step 2
     hessian = exact
     if released:
@@ -425,7 +400,20 @@ def _quantize_layer(
         hessian = Hessian(blocks=released_hessian(layer, x_hat, bias=bias), images=images)
     packed = layer.pack(network.params[name], bias=bias).astype(np.float64)
     codebook = settings.levels.get(name, settings.codebook)
-    solution = get_solver(settings.solver)(hessian.blocks, packed, codebook, settings.resolved)  # step 3
+    blocks, wanted = hessian.blocks, packed
+    if settings.target == "drift":
+        followed = cascade.drift(
+            network, name, packed, ridge=settings.ridge, images=settings.hessian_images, bias=bias
+        )
+        blocks, wanted = followed.H, followed.W
+    weights = _channel_weights(network, name) if settings.channel_weights == "batchnorm" else None
+    weighted = {} if weights is None else {"column_weights": weights}
+    solution = get_solver(settings.solver)(blocks, wanted, codebook, settings.resolved, **weighted)  # step 3
+    extras: dict[str, Any] = {}
+    if certificates and weights is None:
+        extras |= _certificate(blocks, wanted, codebook, solution)
+    if watched is not None:
+        extras |= watched.errors(network, name, packed, solution.G, bias=bias)
     arrays = {
         key: np.ascontiguousarray(array, dtype=network.dtype)
         for key, array in layer.unpack(solution.G, bias=bias).items()
@@ -439,9 +427,11 @@ def _quantize_layer(
         network = result.network
         cascade.restart()
         cascade.move(network, position + 1)
+        if watched is not None:
+            watched.restart()
     elif settings.update is not None and versions is not None:
         if moving_arrays(network, position + 1, settings.update):  # behind the last layer nothing moves
-            copies = _Copies(cascade, network, versions, len(state.reports), settings.update.epochs)
+            copies = Copies(cascade, network, versions, len(state.reports), settings.update.epochs)
             result = update(network, position + 1, copies, settings.update, rng)  # step 4
             network = result.network
     report = _report(name, codebook, exact, packed, solution, cascade)
@@ -451,6 +441,7 @@ def _quantize_layer(
         update_loss=result.losses[-1] if result.losses else float("nan"),
         update_images=result.images,
         seconds=time.perf_counter() - began,
+        **extras,
     )
     code = QuantizedWeight(codes=solution.codes, alpha=solution.alpha, values=solution.values, bias=bias)
     return replace(
@@ -461,8 +452,31 @@ def _quantize_layer(
     )
 
 
-def _split(x: Array, size: int) -> list[Array]:
-    return [x[i : i + size] for i in range(0, x.shape[0], size)]
+def _channel_weights(network: Network, name: str) -> Float64Array | None:
+    """The squares of the scales that batch normalization gives a layer's outputs, (g, m), or None.
+
+    None if something else than one batch normalization takes the layer's output.
+    """
+    users = [node for node in network.nodes if name in node.inputs]
+    if len(users) != 1 or not isinstance(users[0].layer, BatchNorm):
+        return None
+    params, layer = network.params[users[0].name], network[name].layer
+    assert isinstance(layer, LinearMap)
+    variance = params["running_var"].astype(np.float64) + users[0].layer.eps
+    squares = params["weight"].astype(np.float64) ** 2 / variance
+    groups = layer.pack(network.params[name]).shape[0]
+    # A channel that the normalization switches off still needs a weight: the least that counts.
+    weights: Float64Array = np.maximum(squares, 1e-12 * squares.max() + 1e-300).reshape(groups, -1)
+    return weights
+
+
+def _certificate(
+    blocks: Float64Array, packed: Float64Array, codebook: Codebook, solution: Solution
+) -> dict[str, float | None]:
+    per_channel = np.ndim(solution.alpha) > 0
+    bound = lower_bound(blocks, packed, codebook, BoundSettings(per_channel=per_channel)).value
+    within = gap(solution.objective, bound)
+    return {"lower_bound": bound, "gap": within if np.isfinite(within) else None}
 
 
 def _report(
@@ -471,7 +485,7 @@ def _report(
     hessian: Hessian,
     packed: Float64Array,
     solution: Solution,
-    cascade: _Cascade,
+    cascade: Cascade,
 ) -> LayerReport:
     z, z_hat = cascade.reference[name], cascade.live[name]
     error = layer_error(hessian.blocks, packed, solution.G)
@@ -482,10 +496,10 @@ def _report(
         alpha=float(alpha) if alpha.ndim == 0 else tuple(float(a) for a in alpha.ravel()),
         zero_fraction=float(np.mean(solution.G == 0)),
         error=error,
-        relative_error=_ratio(error, layer_error(hessian.blocks, packed, np.zeros_like(packed))),
+        relative_error=ratio(error, layer_error(hessian.blocks, packed, np.zeros_like(packed))),
         objective=solution.objective,
         accumulated_error=_mean_square(z_hat - z),
-        relative_accumulated_error=_ratio(_mean_square(z_hat - z), _mean_square(z)),
+        relative_accumulated_error=ratio(_mean_square(z_hat - z), _mean_square(z)),
         output_error=float("nan"),
         relative_output_error=float("nan"),
         iterations=solution.iterations,
@@ -505,22 +519,16 @@ def _report(
     )
 
 
-def _with_output(report: LayerReport, y_hat: Array, cascade: _Cascade) -> LayerReport:
+def _with_output(report: LayerReport, y_hat: Array, cascade: Cascade) -> LayerReport:
     y = cascade.target
     error = _mean_square(y_hat - y)
-    return replace(report, output_error=error, relative_output_error=_ratio(error, _mean_square(y)))
+    return replace(report, output_error=error, relative_output_error=ratio(error, _mean_square(y)))
 
 
 def _mean_square(difference: Array) -> float:
     # (1/n) times the squared Frobenius norm, accumulated in float64.
     flat = difference.reshape(-1).astype(np.float64)
     return float(flat @ flat) / len(difference)
-
-
-def _ratio(error: float, reference: float) -> float:
-    if reference > 0:
-        return error / reference
-    return float("inf") if error > 0 else 0.0
 
 
 def reestimate_statistics(network: Network, images: Array, batch_size: int = 100) -> Network:
@@ -557,7 +565,7 @@ def reestimate_statistics(network: Network, images: Array, batch_size: int = 100
     for position, node in enumerate(network.nodes):
         if not isinstance(node.layer, BatchNorm):
             continue
-        live = _advance(network, live, cut, position, batch_size)
+        live = advance(network, live, cut, position, batch_size)
         cut = position
         exact = replace(node.layer, momentum=1.0)  # the new statistics are the batch's alone
         _, tape = exact.forward(network.params[node.name], live[node.inputs[0]], mode="train")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from refldnq._typing import Array
-from refldnq.codebook import powers_of_two
+from refldnq.codebook import powers_of_two, scaled
 from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, LinearMap, ReLU
 from refldnq.ldnq import LdnqSettings, Progress, ldnq, reestimate_statistics
 from refldnq.network import Network, Node
@@ -249,3 +249,63 @@ def test_the_released_profile_reports_the_exact_layer_error(images: Array) -> No
 def test_what_the_solver_has_to_say_is_reported() -> None:
     silent = np.zeros((24, 2, 4, 4))
     assert any("H is 0" in note for note in run(residual_network(), silent).reports[0].notes)
+
+
+def test_drift_makes_up_for_the_layers_before(images: Array) -> None:
+    network = residual_network()
+    own, drift = (
+        run(network, images, replace(SETTINGS, update=None, target=target, solver="anneal"))
+        for target in ("weights", "drift")
+    )
+    # The first layer has nothing to make up for, up to the ridge; the later ones do better.
+    assert drift.reports[0].accumulated_error == pytest.approx(own.reports[0].accumulated_error, rel=0.05)
+    for index in (1, 2):
+        assert drift.reports[index].accumulated_error < own.reports[index].accumulated_error
+    assert all(report.objective != report.error for report in drift.reports)
+
+
+def test_the_kept_bias_is_not_made_twice(images: Array) -> None:
+    # With many levels a layer can follow the reference; a target that held the bias would add it once more.
+    network = residual_network()
+    codebook = scaled(np.arange(-60.0, 61.0))
+    settings = replace(
+        SETTINGS, codebook=codebook, update=None, target="drift", solver="coordinate", ridge=1e-9
+    )
+    result = run(network, images, settings)
+    assert all(report.relative_accumulated_error < 1e-3 for report in result.reports)
+
+
+def test_channels_are_weighted_by_the_normalization_behind(images: Array) -> None:
+    network = residual_network()
+    alike = network.replace({"bn1": {"weight": np.full(4, 0.5), "running_var": np.ones(4)}})
+    base = replace(SETTINGS, update=None, solver="anneal")  # close to the optimum, so that the weights tell
+    weighted = replace(base, channel_weights="batchnorm")
+    one, other = (run(alike, images, settings).quantized["conv1"] for settings in (base, weighted))
+    assert np.array_equal(one.codes, other.codes) and one.alpha == pytest.approx(
+        float(other.alpha), rel=1e-12
+    )
+    uneven = network.replace({"bn1": {"weight": np.array([9.0, 0.1, 0.1, 0.1]), "running_var": np.ones(4)}})
+    plain, tilted = (run(uneven, images, settings) for settings in (base, weighted))
+
+    def behind(result: Progress) -> float:
+        z, z_hat = (net.advance(net.start(images), 0, 2)["bn1"] for net in (uneven, result.network))
+        return float(((z_hat - z) ** 2).sum())
+
+    assert behind(tilted) < behind(plain)
+    # A layer whose output something else takes has no weights; grouped convolutions have them by group.
+    assert tilted.reports[2].objective == pytest.approx(tilted.reports[2].error, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": "output"}, "`target`"),
+        ({"ridge": 0.0}, "`ridge`"),
+        ({"channel_weights": "alike"}, "`channel_weights`"),
+        ({"channel_weights": "batchnorm"}, "for the solver 'admm'"),
+        ({"profile": "released-2019", "target": "drift"}, "`target` and `channel_weights`"),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LdnqSettings(**changes)

@@ -29,7 +29,7 @@ from refldnq.experiments.summary import model_json, model_text
 from refldnq.experiments.work import layer_work
 from refldnq.formats.h5 import load_model, save_model
 from refldnq.layers import BatchNorm, Conv2d, Flatten, Linear, ReLU
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq import LdnqSettings, ldnq
 from refldnq.model import Model
 from refldnq.network import Network, Node
 from refldnq.solvers.admm import AdmmSettings
@@ -404,3 +404,118 @@ def test_the_source_of_the_model_is_kept() -> None:
 def test_a_remainder_of_one_image_is_no_batch() -> None:
     # 9 images in batches of 8 would leave one, whose variance batch normalization cannot take.
     quantize_model(small_model(), small_data(), replace(REQUEST, images=9))
+
+
+# ------------------------------------------------------------------ certificates and held-out images
+
+
+@pytest.fixture(scope="module")
+def certified() -> QuantizeOutcome:
+    request = replace(REQUEST, certificates=True, held_out=10, direct=True)
+    return quantize_model(small_model(), small_data(), request)
+
+
+def test_certificates_and_held_out_images_change_no_result(
+    outcome: QuantizeOutcome, certified: QuantizeOutcome
+) -> None:
+    assert certified.indices == outcome.indices
+    for name, own in outcome.model.network.params.items():
+        for key, array in own.items():
+            assert array.tobytes() == certified.model.network.params[name][key].tobytes()
+    for report in outcome.reports:
+        assert (report.lower_bound, report.gap, report.held_out_error) == (None, None, None)
+
+
+def test_every_layer_says_how_near_the_optimum_it_is(certified: QuantizeOutcome) -> None:
+    gaps = []
+    for report in certified.reports:
+        assert report.lower_bound is not None and 0 <= report.lower_bound <= report.objective
+        assert (report.gap is None) == (report.lower_bound == 0)
+        if report.gap is not None:
+            assert report.objective == pytest.approx((1 + report.gap) * report.lower_bound)
+            gaps.append(report.gap)
+    assert len(gaps) >= 2
+    assert certified.reports[-1].gap is None  # 24 images, 96 inputs: H is singular
+    lines = layer_text(certified.reports).splitlines()
+    assert "held out" in lines[0] and "within" in lines[0]
+    assert "no certificate" in lines[3] and f"{100 * gaps[0]:.3g} %" in lines[1]
+    assert "optimal" in layer_text([replace(certified.reports[0], guarantee="optimal")])
+    record = json.loads(json.dumps(outcome_json(certified), allow_nan=False))
+    assert record["layers"][0]["lower_bound"] == certified.reports[0].lower_bound
+    assert record["layers"][-1]["gap"] is None
+
+
+def test_the_held_out_error_is_that_of_other_images(certified: QuantizeOutcome) -> None:
+    own = certified.model.provenance["data"]
+    assert len(own["held_out"]) == 10 and not set(own["held_out"]) & set(own["indices"])
+    # The first layer's input is the image: its error by definition.
+    model, data = small_model(), small_data()
+    assert model.preprocess is not None
+    x = model.preprocess(data.images[np.array(own["held_out"])], np.float64)
+    layer = model.network["conv1"].layer
+    assert isinstance(layer, Conv2d)
+    old, new = model.network.params["conv1"], certified.model.network.params["conv1"]
+    difference = layer.forward(old, x)[0] - layer.forward(new, x)[0]
+    report = certified.reports[0]
+    assert report.held_out_error is not None
+    assert report.held_out_error == pytest.approx(float((difference**2).sum()) / 10, rel=1e-9)
+    whole = float((layer.forward(old, x)[0] ** 2).sum()) / 10
+    assert report.relative_held_out_error == pytest.approx(report.held_out_error / whole, rel=1e-9)
+    # With 24 images the last layer's 96 inputs are fitted too well.
+    last = certified.reports[-1]
+    assert last.held_out_error is not None and last.held_out_error > last.error
+    assert certified.direct_reports[0].held_out_error is not None
+
+
+@pytest.mark.parametrize("profile", ["paper", "released-2019"])
+def test_held_out_inputs_come_through_the_quantized_prefix(profile: Any) -> None:
+    """Held-out images that are the calibration images have the calibration error, layer by layer."""
+    settings = replace(SETTINGS, profile=profile)
+    model, data = small_model(), small_data()
+    assert model.preprocess is not None
+    images = model.preprocess(data.images[:24], np.float64)
+    rng = np.random.default_rng(0)
+    for report in ldnq(model.network, images, settings, rng, held_out=images).reports:
+        assert report.held_out_error == pytest.approx(report.error, rel=1e-9)
+        assert report.relative_held_out_error == pytest.approx(report.relative_error, rel=1e-9)
+
+
+def test_where_no_image_is_left_over_nothing_is_reported() -> None:
+    request = replace(REQUEST, images=40, held_out=5, settings=replace(SETTINGS, update=None))
+    result = quantize_model(small_model(), small_data(), request)
+    assert all(report.held_out_error is None for report in result.reports)
+    assert "held_out" not in result.model.provenance["data"]
+    fewer = quantize_model(small_model(), small_data(), replace(request, images=38))
+    assert len(fewer.model.provenance["data"]["held_out"]) == 2
+
+
+def test_a_run_with_certificates_is_resumed(certified: QuantizeOutcome, tmp_path: Path) -> None:
+    path, request = tmp_path / "c", replace(REQUEST, certificates=True, held_out=10)
+
+    def stop(event: Event) -> None:
+        if event.report is not None and event.report.name == "conv2":
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        quantize_model(small_model(), small_data(), request, on_progress=stop, checkpoint=path)
+    for other, words in ((replace(request, certificates=False), "certificates"), (REQUEST, "held_out")):
+        with pytest.raises(ValueError, match=f"differs in .*{words}"):
+            quantize_model(small_model(), small_data(), other, checkpoint=path, resume=True)
+    again = quantize_model(small_model(), small_data(), request, checkpoint=path, resume=True)
+    assert again.resumed_layers == 2
+    assert plain([replace(report, seconds=0.0) for report in again.reports]) == plain(
+        [replace(report, seconds=0.0) for report in certified.reports]
+    )
+
+
+def test_held_out_images_are_checked() -> None:
+    with pytest.raises(ValueError, match="`held_out` must be an integer of at least 0, got -1"):
+        QuantizeRequest(held_out=-1)
+    network, images, rng = small_model().network, np.zeros((3, 1, 4, 4)), np.random.default_rng(0)
+    for wrong, words in (
+        (np.zeros((2, 1, 5, 4)), "`held_out` must have shape"),
+        (np.zeros((0, 1, 4, 4)), "`held_out` must hold at least one image, got none"),
+        (np.full((1, 1, 4, 4), np.nan), "`held_out` must be finite"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ldnq(network, images, SETTINGS, rng, held_out=wrong)

@@ -69,7 +69,14 @@ class Fingerprint:
 
 
 def fingerprint(
-    network: Network, images: Array, indices: Array, *, settings: Mapping[str, Any], seed: int, dataset: str
+    network: Network,
+    images: Array,
+    indices: Array,
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    dataset: str,
+    held_out: Array | None = None,
 ) -> Fingerprint:
     """The fingerprint of a run.
 
@@ -87,6 +94,8 @@ def fingerprint(
         Of the run.
     dataset : str
         Name of the data set.
+    held_out : Array, optional
+        The images on which layer errors are reported, preprocessed.
 
     Returns
     -------
@@ -119,6 +128,11 @@ def fingerprint(
     _add_array(data, "images", images)
     chosen = hashlib.sha256()
     _add_array(chosen, "indices", np.asarray(indices, dtype=np.int64))
+    watched = {}
+    if held_out is not None:
+        digest = hashlib.sha256()
+        _add_array(digest, "held_out", held_out)
+        watched["held_out"] = digest.hexdigest()
     return Fingerprint(
         {
             "schema": str(SCHEMA),
@@ -133,6 +147,7 @@ def fingerprint(
             "indices": chosen.hexdigest(),
             "weights": weights.hexdigest(),
             **dict(_leaves("settings", settings)),
+            **watched,
         }
     )
 
@@ -249,9 +264,13 @@ def _encode(report: LayerReport) -> dict[str, Any]:
 
 
 def _decode(values: Mapping[str, Any]) -> LayerReport:
-    floats = {item.name for item in fields(LayerReport) if item.type == "float"}
+    floats = {item.name for item in fields(LayerReport) if item.type in ("float", "float | None")}
     decoded: dict[str, Any] = {
-        name: float(value) if name in floats else tuple(value) if isinstance(value, list) else value
+        name: float(value)
+        if name in floats and value is not None
+        else tuple(value)
+        if isinstance(value, list)
+        else value
         for name, value in values.items()
     }
     return LayerReport(**decoded)

@@ -17,25 +17,57 @@ if TYPE_CHECKING:
 COLUMNS = ("layer", "levels", "α", "zeros", "error", "accum.", "output", "iter.", "time")
 """Headings of the table; the three errors are relative to the squared norm of what they compare with."""
 
+HELD_OUT, WITHIN = "held out", "within"
+"""Headings that are there if a layer has an error on held-out images, or a certificate was asked for."""
 
-def layer_row(report: LayerReport) -> tuple[str, ...]:
-    """The cells of one layer, in the order of `COLUMNS`."""
+
+def columns(reports: Sequence[LayerReport]) -> tuple[str, ...]:
+    """The headings for some layers.
+
+    Examples
+    --------
+    >>> columns([]) == COLUMNS
+    True
+    """
+    headings = list(COLUMNS)
+    if any(report.relative_held_out_error is not None for report in reports):
+        headings.insert(headings.index("error") + 1, HELD_OUT)
+    if any(report.lower_bound is not None for report in reports):
+        headings.insert(headings.index("time"), WITHIN)
+    return tuple(headings)
+
+
+def within(report: LayerReport) -> str:
+    """How near the optimum a layer's objective is, in words; empty if no certificate was asked for."""
+    if report.lower_bound is None:
+        return ""
+    if report.guarantee == "optimal":
+        return "optimal"
+    return "no certificate" if report.gap is None else f"{100 * report.gap:.3g} %"
+
+
+def layer_row(report: LayerReport, headings: Sequence[str] = COLUMNS) -> tuple[str, ...]:
+    """The cells of one layer, in the order of `headings`."""
     if isinstance(report.alpha, tuple):
         scales = np.asarray(report.alpha)
         alpha = f"{scales.min():.3g}..{scales.max():.3g}"
     else:
         alpha = f"{report.alpha:.4g}"
-    return (
-        report.name,
-        str(report.levels),
-        alpha,
-        f"{100 * report.zero_fraction:.1f} %",
-        f"{report.relative_error:.4f}",
-        f"{report.relative_accumulated_error:.4f}",
-        f"{report.relative_output_error:.4f}",
-        str(report.iterations),
-        f"{report.seconds:.1f} s",
-    )
+    held_out = report.relative_held_out_error
+    cells = {
+        "layer": report.name,
+        "levels": str(report.levels),
+        "α": alpha,
+        "zeros": f"{100 * report.zero_fraction:.1f} %",
+        "error": f"{report.relative_error:.4f}",
+        HELD_OUT: "" if held_out is None else f"{held_out:.4f}",
+        "accum.": f"{report.relative_accumulated_error:.4f}",
+        "output": f"{report.relative_output_error:.4f}",
+        "iter.": str(report.iterations),
+        WITHIN: within(report),
+        "time": f"{report.seconds:.1f} s",
+    }
+    return tuple(cells[heading] for heading in headings)
 
 
 def layer_table(reports: Sequence[LayerReport]) -> Table:
@@ -53,10 +85,11 @@ def layer_table(reports: Sequence[LayerReport]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for index, heading in enumerate(COLUMNS):
+    headings = columns(reports)
+    for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     for report in reports:
-        table.add_row(*layer_row(report))
+        table.add_row(*layer_row(report, headings))
     return table
 
 
@@ -78,8 +111,9 @@ def layer_text(reports: Sequence[LayerReport]) -> str:
     >>> layer_text([])
     'layer  levels  α  zeros  error  accum.  output  iter.  time'
     """
-    rows = [COLUMNS, *(layer_row(report) for report in reports)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    headings = columns(reports)
+    rows = [headings, *(layer_row(report, headings) for report in reports)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)
@@ -117,9 +151,10 @@ def outcome_json(outcome: QuantizeOutcome) -> dict[str, Any]:
     -------
     dict
         ``accuracy_before``, ``accuracy_after`` (percent), ``drop`` (before - after, points): null without a
-        test split; ``seconds``, ``peak_rss_mb``, ``layers`` (every field of `LayerReport`, NaN as null),
-        ``update_images`` (image passes of all updates), the two evaluations, direct quantization beside them,
-        and what the run was made with (``provenance``).
+        test split; ``seconds``, ``peak_rss_mb``, ``layers`` (every field of `LayerReport`, NaN as null; among
+        them ``lower_bound`` and ``gap``, ``error`` and ``held_out_error``), ``update_images`` (image passes
+        of all updates), the two evaluations, direct quantization beside them, and what the run was made with
+        (``provenance``).
     """
     return {
         "accuracy_before": outcome.before.accuracy if outcome.before else None,

@@ -48,6 +48,11 @@ class QuantizeRequest:
         Whether direct quantization of the same layers, which ignores the data, is evaluated beside it.
     fine_tune : TrainSettings or None, optional
         Step 6 of Algorithm 1, which uses the images' labels; None leaves it out.
+    certificates : bool, optional
+        Whether a lower bound of every layer's problem is reported. It changes no result.
+    held_out : int, optional
+        Number of images left over in the data set, or as many as there are, on which layer errors are
+        reported. They guide nothing.
 
     Raises
     ------
@@ -71,9 +76,12 @@ class QuantizeRequest:
     dtype: Literal["float32", "float64"] = "float32"
     direct: bool = False
     fine_tune: TrainSettings | None = None
+    certificates: bool = False
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         check_integer("images", self.images, at_least=1)
+        check_integer("held_out", self.held_out, at_least=0)
         check_integer("seed", self.seed, at_least=0)
         check_choice("dtype", self.dtype, ("float32", "float64"))
 
@@ -285,25 +293,33 @@ def quantize_model(
 
     Notes
     -----
-    ``numpy.random.default_rng(seed)`` spawns two streams: the first draws the images, the second is for
-    Algorithm 1.
+    ``numpy.random.default_rng(seed)`` spawns streams: the first draws the images, the second is for Algorithm
+    1, the third for step 6, the fourth draws the images on which layer errors are reported.
     """
     began = time.perf_counter()
     settings, tell = request.settings, on_progress or _silence
     get_solver(settings.solver)  # an unknown name is refused before the work
     preprocess = required_preprocess(model)
-    sampling, running, tuning = np.random.default_rng(request.seed).spawn(3)
+    sampling, running, tuning, watching = np.random.default_rng(request.seed).spawn(4)
     if request.images > len(dataset):
         raise ValueError(
             f"`images` must be at most the {len(dataset)} of {dataset.name!r}, got {request.images}."
         )
     indices = dataset.sample(request.images, sampling, stratified=request.stratified)
     images = preprocess(dataset.images[indices], np.dtype(request.dtype))
+    places = _left_over(len(dataset), indices, request.held_out, watching)
+    held_out = preprocess(dataset.images[places], np.dtype(request.dtype)) if len(places) else None
     network = model.network.astype(request.dtype)
     work = _Work(network, request, 0 if test is None else len(test))
 
     fingerprint = checkpoints.fingerprint(
-        network, images, indices, settings=plain(settings), seed=request.seed, dataset=dataset.name
+        network,
+        images,
+        indices,
+        settings={**plain(settings), **({"certificates": True} if request.certificates else {})},
+        seed=request.seed,
+        dataset=dataset.name,
+        held_out=held_out,
     )
     state: Progress | None = None
     if checkpoint is not None and resume and checkpoint.exists():
@@ -325,10 +341,19 @@ def quantize_model(
         errors = f"layer error {last.relative_error:.4f}, output error {last.relative_output_error:.4f}"
         tell(Event(f"{last.name}: {errors}", work.advance(work.layers[last.name]), last))
 
-    final = ldnq(network, images, settings, running, on_layer=after_layer, resume=state)
+    final = ldnq(
+        network,
+        images,
+        settings,
+        running,
+        on_layer=after_layer,
+        resume=state,
+        held_out=held_out,
+        certificates=request.certificates,
+    )
     tuned = _fine_tuned(final, images, dataset, indices, request.fine_tune, tuning)
     provenance = {
-        **_provenance(request, dataset, indices, fingerprint),
+        **_provenance(request, dataset, indices, places, fingerprint),
         "source": plain(model.provenance),
         "layers": _timeless(final.reports),
     }
@@ -341,7 +366,7 @@ def quantize_model(
     direct: Evaluation | None = None
     direct_reports: tuple[LayerReport, ...] = ()
     if request.direct:
-        beside = ldnq(network, images, direct_settings(settings), running)
+        beside = ldnq(network, images, direct_settings(settings), running, held_out=held_out)
         direct_reports = beside.reports
         if test is not None:
             direct = evaluate_model(replace(model, network=beside.network, quantized={}), test)
@@ -394,7 +419,15 @@ def direct_settings(settings: LdnqSettings) -> LdnqSettings:
         variant="alternating" if free else "mean",
         per_channel=getattr(settings.solver_settings, "per_channel", False),
     )
-    return replace(settings, solver="direct", solver_settings=how, update=None, reestimate="none")
+    return replace(
+        settings,
+        solver="direct",
+        solver_settings=how,
+        target="weights",
+        channel_weights="none",
+        update=None,
+        reestimate="none",
+    )
 
 
 def peak_rss_mb() -> float:
@@ -434,13 +467,26 @@ def _silence(event: Event) -> None:
     pass
 
 
+def _left_over(size: int, indices: Array, count: int, rng: np.random.Generator) -> Array:
+    """Places of up to `count` images that were not drawn, ascending."""
+    others = np.setdiff1d(np.arange(size), indices)
+    return np.sort(rng.choice(others, min(count, len(others)), replace=False))
+
+
 def _provenance(
-    request: QuantizeRequest, dataset: Dataset, indices: Array, fingerprint: checkpoints.Fingerprint
+    request: QuantizeRequest,
+    dataset: Dataset,
+    indices: Array,
+    places: Array,
+    fingerprint: checkpoints.Fingerprint,
 ) -> dict[str, Any]:
+    data = {"name": dataset.name, "size": len(dataset), "indices": plain(indices)}
+    if len(places):
+        data["held_out"] = plain(places)
     return {
         "request": plain(request),
         "labels_used": request.stratified or request.fine_tune is not None,
-        "data": {"name": dataset.name, "size": len(dataset), "indices": plain(indices)},
+        "data": data,
         "fingerprint": {**fingerprint.parts, "sha256": fingerprint.digest},
     }
 

@@ -1,0 +1,175 @@
+"""The calibration images on their way through the reference network and the network that is being quantized.
+
+Layers before the cut are frozen, so what they make of the images is computed once and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import numpy as np
+
+from refldnq._checks import check_finite, check_float, check_shape
+from refldnq._typing import Array, Float64Array
+from refldnq.drift import DriftProblem, drift_problem
+from refldnq.hessian import accumulate_hessian, layer_error
+from refldnq.layers.base import LinearMap
+from refldnq.network import INPUT, Live, Network
+from refldnq.update import Copy
+from refldnq.versions import Versions
+
+
+class Cascade:
+    """The images on their way through the teacher and the student, kept at the cut behind the frozen layers.
+
+    They make the Hessian and the reported errors, and move on from cut to cut.
+    """
+
+    def __init__(self, teacher: Network, student: Network, images: Array, batch_size: int) -> None:
+        self.teacher, self.images, self.size = teacher, images, batch_size
+        self.target = teacher.forward(images, batch_size=batch_size)
+        self.reference: Live = teacher.start(images)
+        self.live: Live = student.start(images)
+        self.cut = 0
+
+    def move(self, student: Network, stop: int) -> None:
+        """Evaluate the teacher and the student, in eval mode, up to cut `stop`."""
+        self.reference = advance(self.teacher, self.reference, self.cut, stop, self.size)
+        self.live = advance(student, self.live, self.cut, stop, self.size)
+        self.cut = stop
+
+    def restart(self) -> None:
+        """Go back to the input: something before the cut has moved."""
+        self.cut, self.reference, self.live = 0, {INPUT: self.images}, {INPUT: self.images}
+
+    def drift(
+        self,
+        student: Network,
+        name: str,
+        W_new: Float64Array,
+        *,
+        ridge: float,
+        images: int | None,
+        bias: bool,
+    ) -> DriftProblem:
+        """The problem of layer `name`, at the cut, that follows the teacher on the first `images` images."""
+        node = student[name]
+        assert isinstance(node.layer, LinearMap)
+        source = node.inputs[0]
+        kept = None if bias else student.params[name].get("bias")
+
+        def batches() -> Iterator[tuple[Array, Array]]:
+            lives = (live[source][:images] for live in (self.live, self.reference))
+            for x_hat, x in zip(*(split(live, self.size) for live in lives), strict=True):
+                z, _ = node.layer.forward(self.teacher.params[name], x)
+                if kept is not None:  # the weight need not make what the student's bias makes
+                    z = z - kept.reshape((1, -1) + (1,) * (z.ndim - 2))
+                yield x_hat, z
+
+        return drift_problem(node.layer, batches(), W_new, ridge=ridge, bias=bias)
+
+    def output(self, student: Network) -> Array:
+        """The student's final output for the images."""
+        end = len(student.nodes)
+        return advance(student, self.live, self.cut, end, self.size)[student.nodes[-1].name]
+
+
+class HeldOut:
+    """Images that guide nothing, on their way through the student."""
+
+    def __init__(self, images: Array, like: Array, batch_size: int) -> None:
+        check_finite("held_out", check_float("held_out", images))
+        check_shape("held_out", images, (None, *like.shape[1:]))
+        if images.shape[0] < 1:
+            raise ValueError("`held_out` must hold at least one image, got none.")
+        self.images, self.size = images.astype(like.dtype, copy=False), batch_size
+        self.restart()
+
+    def restart(self) -> None:
+        """Go back to the input: something before the cut has moved."""
+        self.cut = 0
+        self.live: Live = {INPUT: self.images}
+
+    def errors(
+        self, student: Network, name: str, W: Float64Array, G: Float64Array, *, bias: bool
+    ) -> dict[str, float]:
+        """The error of layer `name`, before which all of the student is quantized, and the relative one."""
+        position = student.position(name)
+        self.live = advance(student, self.live, self.cut, position, self.size)
+        self.cut = position
+        layer, x = student[name].layer, self.live[student[name].inputs[0]]
+        assert isinstance(layer, LinearMap)
+        H = accumulate_hessian(layer, split(x, self.size), bias=bias).blocks
+        error = layer_error(H, W, G)  # [LDNQ] (8)
+        whole = layer_error(H, W, np.zeros_like(W))
+        return {"held_out_error": error, "relative_held_out_error": ratio(error, whole)}
+
+
+class Copies(Sequence[Copy]):
+    """A step's versions of the images at the cut, each evaluated up to there once, when its epoch begins.
+
+    They are kept only if there are fewer of them than epochs: a version's activations can take 60 MB.
+    """
+
+    def __init__(
+        self, cascade: Cascade, student: Network, versions: Versions, step: int, epochs: int
+    ) -> None:
+        self.cascade, self.student, self.versions = cascade, student, versions
+        self.numbers = versions.of_step(step)
+        self.kept: dict[int, Copy] | None = {} if len(self.numbers) < epochs else None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Copy: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Copy]: ...
+    def __getitem__(self, index: int | slice) -> Copy | Sequence[Copy]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if self.kept is not None and index in self.kept:
+            return self.kept[index]
+        number, cascade = self.numbers[index], self.cascade
+        live = cascade.live  # version 0 is at the cut already
+        if number:
+            live = advance(self.student, {INPUT: self.versions.images(number)}, 0, cascade.cut, cascade.size)
+        copy = Copy(live, self.versions.target(number))
+        if self.kept is not None:
+            self.kept[index] = copy
+        return copy
+
+
+def advance(network: Network, live: Live, start: int, stop: int, size: int) -> Live:
+    """Evaluate nodes `start` to `stop` (excluded), at most `size` images at a time."""
+    count = next(iter(live.values())).shape[0]
+    parts = [
+        network.advance({name: values[i : i + size] for name, values in live.items()}, start, stop)
+        for i in range(0, count, size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def split(x: Array, size: int) -> list[Array]:
+    """Batches of at most `size` images.
+
+    Examples
+    --------
+    >>> split(np.arange(3.0), 2)
+    [array([0., 1.]), array([2.])]
+    """
+    return [x[i : i + size] for i in range(0, x.shape[0], size)]
+
+
+def ratio(error: float, reference: float) -> float:
+    """The relative error; 0 of nothing, infinite of something against nothing.
+
+    Examples
+    --------
+    >>> ratio(1.0, 4.0), ratio(0.0, 0.0), ratio(1.0, 0.0)
+    (0.25, 0.0, inf)
+    """
+    if reference > 0:
+        return error / reference
+    return float("inf") if error > 0 else 0.0
