@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from published import PAPER_DROPS, WEIGHTS, changes_from_defaults, numbers, published_model, update_settings
+from published import PAPER_DROPS, WEIGHTS, changes_from_defaults, ldnq_settings, numbers, published_model
 from store import RESULTS, Key, Store, markdown_table, settings_hash, write_section
 
 from refldnq import __version__
@@ -28,7 +28,6 @@ from refldnq.data import Dataset, load_dataset
 from refldnq.experiments.run import QuantizeOutcome, QuantizeRequest, direct_settings, quantize_model
 from refldnq.ldnq import LdnqSettings
 from refldnq.model import Model
-from refldnq.update import UpdateSettings
 
 METHODS = ("ldnq", "ldnq-", "dq")
 """Algorithm 1; without its step 4; direct quantization, which ignores the images."""
@@ -36,22 +35,22 @@ METHODS = ("ldnq", "ldnq-", "dq")
 
 def request(
     method: str,
-    update: UpdateSettings,
+    settings: LdnqSettings,
     *,
     seed: int,
     images: int,
     levels: int,
     dtype: Literal["float32", "float64"],
 ) -> QuantizeRequest:
-    """What a run is asked to do: the profile ``paper``, every layer.
+    """What a run is asked to do: every layer, the settings as they are but for the levels and the method.
 
     Examples
     --------
-    >>> asked = request("ldnq-", UpdateSettings(), seed=0, images=500, levels=3, dtype="float32")
+    >>> asked = request("ldnq-", LdnqSettings(), seed=0, images=500, levels=3, dtype="float32")
     >>> asked.settings.update is None
     True
     """
-    settings = LdnqSettings(codebook=powers_of_two(levels), update=update)
+    settings = replace(settings, codebook=powers_of_two(levels))
     if method == "ldnq-":
         settings = replace(settings, update=None)
     elif method == "dq":
@@ -87,7 +86,7 @@ def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest) -> dict[str, Any
         "layers": [{name: getattr(report, name) for name in layer_fields} for report in outcome.reports],
         "settings": asked.settings,
         "dtype": asked.dtype,
-        "changes": changes_from_defaults(asked.settings.update) if asked.settings.update else "no update",
+        "changes": changes_from_defaults(asked.settings),
         "version": __version__,
         "threads": thread_count(),
     }
@@ -219,7 +218,11 @@ def show(rows: list[dict[str, Any]]) -> None:
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--epochs", type=int, help="Of the update of each layer.")
 @click.option(
-    "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Another field of the update; repeatable."
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Another setting: a field of the update, or solver, target, ridge, channel_weights; repeatable.",
 )
 @click.option(
     "--store",
@@ -261,12 +264,12 @@ def main(
         unknown = [name for name in names if name not in WEIGHTS]
         if unknown:
             raise ValueError(f"`--networks` must be among {', '.join(WEIGHTS)}, got {unknown[0]!r}.")
-        update = update_settings([*changes, *([f"epochs={epochs}"] if epochs is not None else [])])
+        settings = ldnq_settings([*changes, *([f"epochs={epochs}"] if epochs is not None else [])])
         train, test = load_dataset(data, "train"), load_dataset(data, "test")
         for name in names:
             model = published_model(data, name)
             for seed in numbers(seeds)[: 1 if method == "dq" else None]:
-                asked = request(method, update, seed=seed, images=images, levels=levels, dtype=dtype)
+                asked = request(method, settings, seed=seed, images=images, levels=levels, dtype=dtype)
                 row = run(store, key_of(name, method, asked, train), model, train, test, asked)
                 click.echo(f"{name}, {method}, seed {seed}: drop {row['result']['drop']:.2f} points")
     except (ValueError, OSError, ImportError) as refusal:

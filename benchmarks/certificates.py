@@ -15,40 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
+from layer_problems import layer_problems
 from published import WEIGHTS, numbers, published_model
 from store import RESULTS, Key, Store, markdown_table, settings_hash, write_section
 
 from refldnq import __version__
 from refldnq._kernels.threads import thread_count
-from refldnq._typing import Array, Float64Array
+from refldnq._typing import Float64Array
 from refldnq.codebook import powers_of_two
 from refldnq.data import Dataset, load_dataset
-from refldnq.hessian import HessianAccumulator
-from refldnq.layers.base import LinearMap
 from refldnq.model import Model
 from refldnq.solvers.admm import AdmmSettings, solve
 from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
-
-BATCH = 100
-"""Images at a time."""
-
-
-def hessians(model: Model, images: Array, chosen: tuple[str, ...]) -> dict[str, Float64Array]:
-    """The blocks (2/n) XᵀX of some layers of the original network, from one pass over the images."""
-    network = model.network
-    sums = {}
-    for name in chosen:
-        layer = network[name].layer
-        assert isinstance(layer, LinearMap)
-        sums[name] = HessianAccumulator(layer)
-    for first in range(0, len(images), BATCH):
-        live, cut = network.start(images[first : first + BATCH]), 0
-        for name in chosen:
-            live = network.advance(live, cut, network.position(name))
-            cut = network.position(name)
-            sums[name].add(live[network[name].inputs[0]])
-    return {name: accumulator.result().blocks for name, accumulator in sums.items()}
 
 
 def certify(H: Float64Array, W: Float64Array, levels: int) -> dict[str, Any]:
@@ -75,17 +53,8 @@ def run(
     model: Model, data: Dataset, *, images: int, levels: int, seed: int, layers: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
     """All layers of a network, or some."""
-    assert model.preprocess is not None
-    network = model.network
-    places = data.sample(images, np.random.default_rng(seed))
-    x = model.preprocess(data.images[places], network.dtype)
-    names = network.weighted if layers is None else layers
-    found = []
-    for name, H in hessians(model, x, tuple(names)).items():
-        layer = network[name].layer
-        assert isinstance(layer, LinearMap)
-        W = layer.pack(network.params[name]).astype(np.float64)
-        found.append({"name": name, "rows": int(H.shape[1]), **certify(H, W, levels)})
+    problems = layer_problems(model, data, images=images, seed=seed, layers=layers)
+    found = [{"name": name, "rows": int(H.shape[1]), **certify(H, W, levels)} for name, H, W in problems]
     return {"layers": found, "version": __version__, "threads": thread_count()}
 
 

@@ -1,42 +1,50 @@
-"""The problems (10) of a published network's layers: H from training images, W of the network as it is."""
+"""The problems (10) of a published network's layers: H from training images, W of the network as it is.
+
+Nothing is quantized before a layer, so all solvers see the same problems.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
-from published import published_model
 
-from refldnq._typing import Float64Array
-from refldnq.data import load_dataset
+from refldnq._typing import Array, Float64Array
+from refldnq.data import Dataset
 from refldnq.experiments.run import required_preprocess
-from refldnq.hessian import accumulate_hessian
+from refldnq.hessian import HessianAccumulator
 from refldnq.layers.base import LinearMap
+from refldnq.model import Model
 
 BATCH = 100
 """Images at a time."""
 
 
-def layer_problems(
-    data: Path, network: str, *, images: int = 500, seed: int = 0
-) -> Iterator[tuple[str, Float64Array, Float64Array]]:
-    """Name, H (g, d, d) and W (g, d, m) of every layer that can be quantized, in order.
-
-    Nothing is quantized before a layer, so all solvers see the same problems.
-    """
-    model = published_model(data, network)
-    train = load_dataset(data, "train")
-    chosen = np.sort(np.random.default_rng(seed).choice(len(train), images, replace=False))
-    net = model.network
-    live = net.start(required_preprocess(model)(train.images[chosen], net.dtype))
-    start = 0
-    for name in net.weighted:
-        stop = net.position(name)
-        live = net.advance(live, start, stop)
-        start = stop
-        layer = net[name].layer
+def hessians(model: Model, images: Array, chosen: tuple[str, ...]) -> dict[str, Float64Array]:
+    """The blocks (2/n) XᵀX of some layers of the original network, from one pass over the images."""
+    network = model.network
+    sums = {}
+    for name in chosen:
+        layer = network[name].layer
         assert isinstance(layer, LinearMap)
-        x = live[net[name].inputs[0]]
-        hessian = accumulate_hessian(layer, [x[i : i + BATCH] for i in range(0, images, BATCH)])
-        yield name, hessian.blocks, layer.pack(net.params[name]).astype(np.float64)
+        sums[name] = HessianAccumulator(layer)
+    for first in range(0, len(images), BATCH):
+        live, cut = network.start(images[first : first + BATCH]), 0
+        for name in chosen:
+            live = network.advance(live, cut, network.position(name))
+            cut = network.position(name)
+            sums[name].add(live[network[name].inputs[0]])
+    return {name: accumulator.result().blocks for name, accumulator in sums.items()}
+
+
+def layer_problems(
+    model: Model, data: Dataset, *, images: int, seed: int, layers: tuple[str, ...] | None = None
+) -> list[tuple[str, Float64Array, Float64Array]]:
+    """Name, H (g, d, d) and W (g, d, m) of some layers, or of all that can be quantized, in order."""
+    network = model.network
+    places = data.sample(images, np.random.default_rng(seed))
+    x = required_preprocess(model)(data.images[places], network.dtype)
+    problems = []
+    for name, H in hessians(model, x, network.weighted if layers is None else layers).items():
+        layer = network[name].layer
+        assert isinstance(layer, LinearMap)
+        problems.append((name, H, layer.pack(network.params[name]).astype(np.float64)))
+    return problems

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from refldnq import models
 from refldnq.experiments.record import plain
 from refldnq.formats.torch import assign, load_state_dict
+from refldnq.ldnq import LdnqSettings
 from refldnq.model import Model
 from refldnq.update import UpdateSettings
 
@@ -21,6 +22,9 @@ WEIGHTS = {
     "resnet56": "resnet56-4bfd9763.th",
 }
 """Checkpoints of akamaster/pytorch_resnet_cifar10, in the folder ``weights`` beside the data."""
+
+OUTER = ("solver", "target", "ridge", "channel_weights")
+"""Fields of Algorithm 1's settings that experiments change, beside those of its weights update."""
 
 PAPER_DROPS = {
     ("resnet20", "ldnq"): 4.30,
@@ -59,8 +63,10 @@ def published_model(data: Path, name: str) -> Model:
     )
 
 
-def update_settings(changes: Iterable[str]) -> UpdateSettings:
-    """The update's defaults with changes given as ``field=value``.
+def ldnq_settings(changes: Iterable[str]) -> LdnqSettings:
+    """Algorithm 1's defaults with changes given as ``field=value``.
+
+    A field is one of the weights update's or among `OUTER`.
 
     Raises
     ------
@@ -69,11 +75,13 @@ def update_settings(changes: Iterable[str]) -> UpdateSettings:
 
     Examples
     --------
-    >>> update_settings(["epochs=8", "statistics=running"]).epochs
+    >>> ldnq_settings(["epochs=8", "statistics=running"]).update.epochs
     8
+    >>> ldnq_settings(["solver=anneal", "target=drift"]).target
+    'drift'
     """
-    settings = UpdateSettings()
-    known = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    settings, update = LdnqSettings(), UpdateSettings()
+    known = flat(settings)
     values: dict[str, Any] = {}
     for change in changes:
         name, equals, text = change.partition("=")
@@ -82,7 +90,14 @@ def update_settings(changes: Iterable[str]) -> UpdateSettings:
                 f"`changes` must be field=value with a field of {sorted(known)}, got {change!r}."
             )
         values[name] = _parse(known[name], text)
-    return replace(settings, **values)
+    outer = {name: values.pop(name) for name in OUTER if name in values}
+    return replace(settings, update=replace(update, **values), **outer)
+
+
+def flat(settings: LdnqSettings) -> dict[str, Any]:
+    """The fields that `ldnq_settings` can change, by name; the update's are missing without an update."""
+    update = {} if settings.update is None else plain(settings.update)
+    return {**{name: getattr(settings, name) for name in OUTER}, **update}
 
 
 def _parse(default: Any, text: str) -> Any:
@@ -93,16 +108,20 @@ def _parse(default: Any, text: str) -> Any:
     return type(default)(text)
 
 
-def changes_from_defaults(settings: UpdateSettings) -> str:
+def changes_from_defaults(settings: LdnqSettings) -> str:
     """The fields that differ from the defaults, as ``field=value`` with commas; ``defaults`` if none does.
 
     Examples
     --------
-    >>> changes_from_defaults(UpdateSettings(epochs=8, flip=False)), changes_from_defaults(UpdateSettings())
-    ('epochs=8,flip=false', 'defaults')
+    >>> changes_from_defaults(ldnq_settings(["epochs=8", "flip=false"]))
+    'epochs=8,flip=false'
+    >>> changes_from_defaults(LdnqSettings())
+    'defaults'
     """
-    own, defaults = plain(settings), plain(UpdateSettings())
+    own, defaults = flat(settings), flat(LdnqSettings())
     changed = [f"{name}={_text(value)}" for name, value in own.items() if value != defaults[name]]
+    if settings.update is None:
+        changed.append("no update")
     return ",".join(changed) or "defaults"
 
 

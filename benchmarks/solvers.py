@@ -18,7 +18,7 @@ from typing import Any
 import click
 import numpy as np
 from layer_problems import layer_problems
-from published import WEIGHTS
+from published import WEIGHTS, published_model
 from store import RESULTS, Key, Store, markdown_table, write_section
 from timing import geometric_mean
 
@@ -26,6 +26,7 @@ from refldnq import __version__
 from refldnq._kernels.threads import thread_count
 from refldnq._typing import Float64Array
 from refldnq.codebook import Codebook, powers_of_two
+from refldnq.data import load_dataset
 from refldnq.hessian import layer_error
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.anneal import AnnealSettings
@@ -151,7 +152,8 @@ def main(
             return
         if data is None:
             raise ValueError("`--data` must be given, got nothing.")
-        problems = list(layer_problems(data, network, images=images))
+        model = published_model(data, network)
+        problems = layer_problems(model, load_dataset(data, "train"), images=images, seed=0)
         for count in (int(text) for text in levels.split(",")):
             for name in only or tuple(SOLVERS):
                 key = key_of(network, name, count, images)

@@ -1,4 +1,4 @@
-"""The study behind the weights update's default settings. It sees training images only.
+"""The study behind the settings of Algorithm 1. It sees training images only.
 
     python benchmarks/study.py --data DIR                              all variants
     python benchmarks/study.py --data DIR --variant epochs=8,copies=8  one more
@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 import numpy as np
-from published import WEIGHTS, changes_from_defaults, numbers, published_model, update_settings
+from published import WEIGHTS, changes_from_defaults, flat, ldnq_settings, numbers, published_model
 from store import RESULTS, Key, Store, markdown_table, settings_hash, write_section
 
 from refldnq import __version__
@@ -28,7 +28,6 @@ from refldnq.data import Dataset, load_dataset
 from refldnq.experiments.run import QuantizeRequest, quantize_model, required_preprocess
 from refldnq.ldnq import LdnqSettings
 from refldnq.model import Model
-from refldnq.update import UpdateSettings
 
 BASE = "epochs=8,copies=8,pool=64"
 """A short update, so that many variants can be compared."""
@@ -47,9 +46,15 @@ VARIANTS = (
     f"{BASE},flip=false",
     f"{BASE},mix=0.25",
     f"{BASE},mix=0.5",
+    f"{BASE},solver=admm_plus",
+    f"{BASE},solver=anneal",
+    f"{BASE},target=drift",
+    f"{BASE},solver=anneal,target=drift",
+    f"{BASE},solver=anneal,target=drift,mix=0.5",
+    f"{BASE},solver=anneal,target=drift,loss=distillation",
     "epochs=16,copies=16,pool=96",
 )
-"""What is compared; every variant is a change of the update's defaults, which the last one states."""
+"""What is compared; every variant is a change of the defaults."""
 
 IMAGES, HELD_OUT = 500, 5000
 
@@ -85,7 +90,7 @@ def refuse_test_images(event: str, arguments: tuple[Any, ...]) -> None:
         raise PermissionError(f"`{arguments[0]}` must not be opened: the study sees training images only.")
 
 
-def score(model: Model, data: Dataset, update: UpdateSettings, seed: int) -> dict[str, Any]:
+def score(model: Model, data: Dataset, settings: LdnqSettings, seed: int) -> dict[str, Any]:
     """Quantize with these settings and score on held-out training images.
 
     Returns
@@ -94,7 +99,7 @@ def score(model: Model, data: Dataset, update: UpdateSettings, seed: int) -> dic
         ``accuracy``, ``teacher`` (the original network's) and ``agreement`` of the two, percent;
         ``output_error`` (6), squared units per image; ``seconds``, ``update_images``, the settings.
     """
-    asked = QuantizeRequest(settings=LdnqSettings(update=update), images=IMAGES, seed=seed)
+    asked = QuantizeRequest(settings=settings, images=IMAGES, seed=seed)
     outcome = quantize_model(model, data, asked)
     places = held_out(len(data), outcome.indices, seed)
     assert data.labels is not None and not set(places.tolist()) & set(outcome.indices)
@@ -105,33 +110,33 @@ def score(model: Model, data: Dataset, update: UpdateSettings, seed: int) -> dic
     teacher, student = model.network.astype(x.dtype).forward(x), outcome.model.network.forward(x)
     guesses, wanted = student.argmax(axis=1), teacher.argmax(axis=1)
     return {
-        "changes": changes_from_defaults(update),
+        "changes": changes_from_defaults(settings),
         "accuracy": 100 * float(np.mean(guesses == labels)),
         "teacher": 100 * float(np.mean(wanted == labels)),
         "agreement": 100 * float(np.mean(guesses == wanted)),
         "output_error": float(np.sum((student - teacher).astype(np.float64) ** 2)) / len(x),  # [LDNQ] (6)
         "seconds": outcome.seconds,
         "update_images": sum(report.update_images for report in outcome.reports),
-        "update": update,
+        "settings": flat(settings),
         "version": __version__,
         "threads": thread_count(),
     }
 
 
-def key_of(network: str, update: UpdateSettings, data: Dataset, seed: int) -> Key:
+def key_of(network: str, settings: LdnqSettings, data: Dataset, seed: int) -> Key:
     """What a run is known by: the hash covers all settings and the images that are drawn from."""
     return {
         "network": network,
         "seed": seed,
         "images": IMAGES,
         "held_out": HELD_OUT,
-        "settings": settings_hash([LdnqSettings(update=update), data.fingerprint()]),
+        "settings": settings_hash([settings, data.fingerprint()]),
     }
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """All rows as a table in Markdown, with columns for the update's settings that differ between rows."""
-    settings = [row["result"]["update"] for row in rows]
+    """All rows as a table in Markdown, with columns for the settings that differ between rows."""
+    settings = [row["result"]["settings"] for row in rows]
     names = list(settings[0]) if settings else []
     varied = [name for name in names if any(own[name] != settings[0][name] for own in settings)]
     headings = [
@@ -149,7 +154,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         [
             row["key"]["network"],
             str(row["key"]["seed"]),
-            *(f"{row['result']['update'][name]}" for name in varied),
+            *(f"{row['result']['settings'][name]}" for name in varied),
             f"{row['result']['accuracy']:.2f}",
             f"{row['result']['agreement']:.2f}",
             f"{row['result']['output_error']:.2f}",
@@ -171,7 +176,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     "variants",
     multiple=True,
     metavar="FIELD=VALUE,...",
-    help="Run these changes of the update's defaults in place of all variants; repeatable.",
+    help="Run these changes of the defaults in place of all variants; repeatable.",
 )
 @click.option(
     "--store",
@@ -205,12 +210,12 @@ def main(
         if data is None:
             raise ValueError("`--data` must be given, got nothing.")
         sys.addaudithook(refuse_test_images)
-        updates = [update_settings(text.split(",")) for text in variants or VARIANTS]
+        chosen = [ldnq_settings(text.split(",")) for text in variants or VARIANTS]
         train, model = load_dataset(data, "train"), published_model(data, network)
         for seed in numbers(seeds):
-            for update in updates:
-                key = key_of(network, update, train, seed)
-                result = store.run(key, partial(score, model, train, update, seed))["result"]
+            for settings in chosen:
+                key = key_of(network, settings, train, seed)
+                result = store.run(key, partial(score, model, train, settings, seed))["result"]
                 click.echo(
                     f"{network}, seed {seed}, {result['changes']}: accuracy {result['accuracy']:.2f} %, "
                     f"agreement {result['agreement']:.2f} %, output error {result['output_error']:.2f}, "

@@ -140,12 +140,12 @@ def test_two_writers_lose_no_row(load: Load, tmp_path: Path) -> None:
 
 def test_the_hash_sees_every_setting(load: Load) -> None:
     settings_hash = load("store").settings_hash
-    update_settings = load("published").update_settings
+    ldnq_settings = load("published").ldnq_settings
     texts = ["epochs=8", "copies=8", "statistics=running", "flip=false", "learning_rate=0.003"]
-    hashes = {settings_hash(update_settings([text])) for text in texts}
+    hashes = {settings_hash(ldnq_settings([text])) for text in texts}
     assert len(hashes) == len(texts)
-    default = update_settings([]).epochs
-    assert settings_hash(update_settings([f"epochs={default}"])) == settings_hash(update_settings([]))
+    default = ldnq_settings([]).update.epochs
+    assert settings_hash(ldnq_settings([f"epochs={default}"])) == settings_hash(ldnq_settings([]))
 
 
 # ---------------------------------------------------------------------- Markdown
@@ -261,7 +261,7 @@ def test_accuracy_table(load: Load) -> None:
 
 
 def test_study_table(load: Load) -> None:
-    study, record = load("study"), importlib.import_module("refldnq.experiments.record")
+    study = load("study")
     rows = [
         {
             "key": {"network": "resnet20", "seed": 0},
@@ -271,7 +271,7 @@ def test_study_table(load: Load) -> None:
                 "teacher": 99.8,
                 "output_error": 80.0 - epochs,
                 "seconds": 30.0,
-                "update": record.plain(load("published").update_settings([f"epochs={epochs}"])),
+                "settings": load("published").flat(load("published").ldnq_settings([f"epochs={epochs}"])),
             },
         }
         for epochs in (1, 2)
@@ -287,6 +287,8 @@ def test_tables_in_the_readme_are_generated(load: Load) -> None:
     makers: dict[str, Callable[[Path], str]] = {
         "speed": lambda file: str(load("speed").markdown(json.loads(file.read_text(encoding="utf-8")))),
         "accuracy": lambda file: str(load("accuracy").markdown(load("store").Store(file).rows())),
+        "certificates": lambda file: str(load("certificates").markdown(load("store").Store(file).rows())),
+        "solvers": lambda file: str(load("solvers").markdown(load("store").Store(file).rows())),
         "study": lambda file: str(load("study").markdown(load("store").Store(file).rows())),
     }
     for name, make in makers.items():
@@ -358,8 +360,8 @@ def test_a_study_row(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     study = load("study")
     monkeypatch.setattr(study, "IMAGES", 20)
     monkeypatch.setattr(study, "held_out", partial(study.held_out, count=30))
-    update = load("published").update_settings(["epochs=2", "copies=1", "batch_size=10"])
-    row = load("store").plain(study.score(tiny_model(), tiny_data(60, 1), update, 0))
+    settings = load("published").ldnq_settings(["epochs=2", "copies=1", "batch_size=10"])
+    row = load("store").plain(study.score(tiny_model(), tiny_data(60, 1), settings, 0))
     assert row["changes"] == "epochs=2,batch_size=10,copies=1"
     assert row["update_images"] == 2 * 20  # one update: behind the last layer nothing moves
     assert 0 <= row["agreement"] <= 100
@@ -370,8 +372,8 @@ def test_a_study_row(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("method", ["ldnq", "ldnq-", "dq"])
 def test_an_accuracy_row(load: Load, tmp_path: Path, method: str) -> None:
     accuracy, store = load("accuracy"), load("store").Store(tmp_path / "rows.json")
-    update = load("published").update_settings(["epochs=2", "copies=1", "batch_size=10"])
-    asked = accuracy.request(method, update, seed=0, images=20, levels=3, dtype="float32")
+    settings = load("published").ldnq_settings(["epochs=2", "copies=1", "batch_size=10"])
+    asked = accuracy.request(method, settings, seed=0, images=20, levels=3, dtype="float32")
     data, test = tiny_data(60, 1), tiny_data(40, 2)
     key = accuracy.key_of("tiny", method, asked, data)
     row = accuracy.run(store, key, tiny_model(), data, test, asked)
@@ -384,6 +386,52 @@ def test_an_accuracy_row(load: Load, tmp_path: Path, method: str) -> None:
     assert len(row["result"]["layers"]) == 2
     assert list(tmp_path.iterdir()) == [store.path]  # no checkpoint is left
     assert accuracy.key_of("tiny", method, asked, tiny_data(60, 3)) != key  # other images, other run
+
+
+def test_a_certificates_row(load: Load, tmp_path: Path) -> None:
+    certificates, store = load("certificates"), load("store").Store(tmp_path / "rows.json")
+    model, data = tiny_model(), tiny_data(60, 1)
+    key = certificates.key_of("tiny", data, images=20, levels=3, seed=0)
+    row = store.run(key, lambda: certificates.run(model, data, images=20, levels=3, seed=0))
+    assert store.run(key, lambda: {}) == row
+    first, last = row["result"]["layers"]
+    assert (first["name"], first["rows"], last["name"], last["rows"]) == ("fc1", 4, "fc2", 8)
+    for layer in (first, last):
+        assert 0 < layer["lower_bound"] <= layer["objective"]
+        assert layer["objective"] == pytest.approx((1 + layer["gap"]) * layer["lower_bound"])
+    rank_deficient = certificates.run(model, data, images=5, levels=3, seed=0, layers=("fc2",))
+    (alone,) = load("store").plain(rank_deficient)["layers"]
+    assert (alone["lower_bound"], alone["gap"], alone["method"]) == (0.0, None, "none")
+    table = certificates.markdown([row, {"key": dict(key), "result": {"layers": [alone]}}]).splitlines()
+    assert len(table) == 5 and table[2].startswith("| tiny fc1 | 4 | 3 | ")
+    assert "no certificate" in table[4]
+    assert certificates.key_of("tiny", tiny_data(60, 3), images=20, levels=3, seed=0) != key
+
+
+def test_a_solvers_row(load: Load, tmp_path: Path) -> None:
+    solvers, store = load("solvers"), load("store").Store(tmp_path / "rows.json")
+    rng = np.random.default_rng(0)
+    X, W = rng.standard_normal((30, 6)), rng.standard_normal((1, 6, 3))
+    problems = [("fc", (2 / 30 * X.T @ X)[None], W)]
+    for name in ("direct, mean", solvers.REFERENCE, "admm + descent", "anneal"):
+        key = solvers.key_of("tiny", name, 3, 30)
+        row = store.run(key, partial(solvers.measure, problems, solvers.SOLVERS[name], 3))
+        assert 0 < row["result"]["relative_errors"][0] < 1 and row["result"]["layers"] == ["fc"]
+    table = solvers.markdown(store.rows()).splitlines()
+    ratios = {line.split(" | ")[2]: float(line.split(" | ")[4]) for line in table[2:]}
+    assert ratios[solvers.REFERENCE] == 1 and ratios["anneal"] <= ratios["admm + descent"] <= 1
+    with pytest.raises(ValueError, match="the profile paper"):
+        solvers.markdown(store.rows()[:1])
+
+
+def test_certificates_hessians_are_those_of_the_original_network(load: Load) -> None:
+    problems, model = load("layer_problems"), tiny_model()
+    x = np.random.default_rng(0).standard_normal((250, 1, 2, 2))  # more than two batches
+    found = problems.hessians(model, x, ("fc1", "fc2"))
+    flat = x.reshape(250, 4)
+    hidden = np.maximum(flat @ model.network.params["fc1"]["weight"].T, 0)
+    for name, X in (("fc1", flat), ("fc2", hidden)):
+        assert np.allclose(found[name][0], 2 / 250 * X.T @ X, rtol=1e-12)
 
 
 # ---------------------------------------------------------------------- timing
