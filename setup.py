@@ -30,7 +30,7 @@ for outer in ("models", "verify"):
 
 DATA = ["Pillow", "scikit-learn"]
 PLOT = ["matplotlib"]
-VERIFY = ["mpmath", "hypothesis"]
+VERIFY = ["hypothesis", "latex2mathml", "markdown-it-py", "mpmath", "python-flint", *PLOT]
 
 setup(
     name="refldnq",
@@ -60,7 +60,7 @@ setup(
         "data": DATA,
         "verify": VERIFY,
         # Not torch, whose default builds are gigabytes: tests that need it are skipped without it.
-        "test": ["setuptools>=77", "pytest", "pytest-cov", "ruff", "mypy", *DATA, *PLOT, *VERIFY],
+        "test": ["setuptools>=77", "pytest", "pytest-cov", "ruff", "mypy", *DATA, *VERIFY],
         "docs": ["sphinx", "myst-parser", "furo", "sphinx-click", "sphinx-mathjax-offline", *DATA],
     },
     entry_points={"console_scripts": ["refldnq = refldnq.cli:main"]},

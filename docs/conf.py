@@ -1,14 +1,24 @@
-"""Settings of the documentation site: ``sphinx-build -W docs docs/_build``."""
+"""Settings of the documentation site: ``sphinx-build -W docs docs/_build``.
+
+Tables that programs know better than people are made when their pages are read: of the claims, and of the
+planted errors with the checks that notice them. The latter runs these checks, which takes some 20 seconds.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
+from sphinx.roles import XRefRole
+
 import refldnq
+from refldnq.verify.claims import claims
+from refldnq.verify.reporting.mutations import kills, kills_markdown
 
 if TYPE_CHECKING:
+    from docutils.nodes import Element
     from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
 
 project = "refldnq"
 author = "refldnq developers"
@@ -28,7 +38,7 @@ extensions = [
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 
-myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 default_role = "code"
@@ -54,5 +64,51 @@ def as_written(app: Sphinx, what: str, name: str, thing: Any, options: Any, line
             lines[i] = re.sub(r"(?<![\w*\\])\*(?=\w+[,)])", r"\\*", line)
 
 
+class ClaimRole(XRefRole):
+    """A claim by its name, ``{claim}`eq07```, linked to its page in the API."""
+
+    def process_link(
+        self, env: BuildEnvironment, refnode: Element, has_explicit_title: bool, title: str, target: str
+    ) -> tuple[str, str]:
+        refnode["refdomain"], refnode["reftype"] = "py", "mod"
+        return title, f"refldnq.verify.claims.{target.replace('-', '_')}"
+
+
+def claims_table() -> str:
+    """All claims: name, place in the paper, verdict and reason."""
+    lines = ["| claim | paper | verdict | reason |", "|:--|:--|:--|:--|"]
+    for claim in claims():
+        cells = (
+            re.sub(r"([\\|*_$<\[])", r"\\\1", text) for text in (claim.source, claim.verdict, claim.reason)
+        )
+        lines.append(f"| {{claim}}`{claim.id}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def planted_errors_table() -> str:
+    """What every planted error does, the claims' names linked."""
+    found = kills(claims())
+    survivors = [f"{one.claim}: {one.mutation}" for one in found if one.noticed is None]
+    if survivors:
+        raise ValueError(f"planted errors must be noticed, got {survivors} that were not.")
+    return re.sub(r"^\| `", "| {claim}`", kills_markdown(found), flags=re.M)
+
+
+TABLES = {
+    "claims": ("<!-- all claims -->", claims_table),
+    "mutations": ("<!-- planted errors -->", planted_errors_table),
+}
+"""By page: a comment in it, and what makes the table that takes its place."""
+
+
+def with_table(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put a table where a page wants one."""
+    if docname in TABLES:
+        place, table = TABLES[docname]
+        source[0] = source[0].replace(place, table())
+
+
 def setup(app: Sphinx) -> None:
+    app.add_role("claim", ClaimRole(warn_dangling=True))
+    app.connect("source-read", with_table)
     app.connect("autodoc-process-docstring", as_written, priority=100)  # before napoleon

@@ -99,7 +99,9 @@ def quantized(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def test_version_and_help() -> None:
     assert __version__ in accept("--version").output
-    assert set(main.commands) == {"quickstart", "convert", "evaluate", "quantize", "inspect", "train"}
+    assert set(main.commands) == {
+        "quickstart", "convert", "evaluate", "quantize", "inspect", "train", "bounds", "verify",
+    }  # fmt: skip
     for name, command in main.commands.items():
         text = accept(name, "--help").output
         assert "--json" in text
@@ -171,6 +173,20 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
     "released": (("--profile", "released-2019"), lambda s: s["solver_settings"]["rho_scale"], "h00"),
     "no update": (("--no-update",), lambda s: s["update"], None),
     "direct": (("--solver", "direct", "--no-update"), lambda s: s["solver"], "direct"),
+    "anneal": (("--solver", "anneal", "--per-channel"), lambda s: s["solver_settings"]["per_channel"], True),
+    "rising": (("--solver", "admm_plus", "--iterations", 9), lambda s: s["solver_settings"]["iterations"], 9),
+    "target": (("--target", "drift", "--ridge", 0.5), lambda s: (s["target"], s["ridge"]), ("drift", 0.5)),
+    "weighted": (
+        ("--solver", "coordinate", "--channel-weights", "batchnorm"),
+        lambda s: s["channel_weights"],
+        "batchnorm",
+    ),
+    "loss": (
+        ("--epochs", 1, "--loss", "distillation", "--temperature", 2),
+        lambda s: (s["update"]["loss"], s["update"]["temperature"]),
+        ("distillation", 2.0),
+    ),
+    "mix": (("--epochs", 1, "--mix", 0.25, "--pool", 1), lambda s: s["update"]["mix"], 0.25),
     "bias": (("--quantize-bias", "--no-update"), lambda s: s["bias"], True),
     "reestimate": (("--reestimate", "--no-update"), lambda s: s["reestimate"], "end"),
     "rate": (("--epochs", 1, "--learning-rate", 0.01), lambda s: s["update"]["learning_rate"], 0.01),
@@ -190,6 +206,32 @@ def test_options_reach_the_settings(case: str, data: Path, tmp_path: Path) -> No
     accept("quantize", MLP, "--data", data, "--images", 40, *update, *words, "-o", out)
     request = load_model(out).provenance["request"]
     assert field(request["settings"]) == expected
+
+
+def test_certificates_and_held_out_images_by_default_and_not(
+    quantized: tuple[Path, dict[str, Any], Result], data: Path, tmp_path: Path
+) -> None:
+    _, record, result = quantized
+    assert all(layer["lower_bound"] is not None for layer in record["layers"])
+    assert all(layer["held_out_error"] > 0 for layer in record["layers"])
+    assert "within" in result.stdout and "held out" in result.stdout and "certified" in result.stdout
+    out = tmp_path / "out.h5"
+    words = ("--images", 40, "--no-update", "--no-certificates", "--held-out", 0, "-o", out)
+    plainer = accept("quantize", MLP, "--data", data, *words, "--json", tmp_path / "o.json")
+    for layer in json.loads((tmp_path / "o.json").read_text())["layers"]:
+        assert (layer["lower_bound"], layer["gap"], layer["held_out_error"]) == (None, None, None)
+    assert "within" not in plainer.stdout and "held out" not in plainer.stdout
+
+
+def test_the_exact_solver_takes_one_scale_a_channel(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    words = ("--images", 40, "--no-update", "--solver", "exact", "--per-channel", "--skip", "fc[12]")
+    accept("quantize", MLP, "--data", data, *words, "-o", out, "--json", tmp_path / "o.json")
+    (layer,) = json.loads((tmp_path / "o.json").read_text())["layers"]
+    assert layer["guarantee"] in ("optimal", "none") and len(layer["alpha"]) == 10
+    assert "--rho must go with" in refuse(
+        "quantize", MLP, "--data", data, "--solver", "exact", "--rho", 1, "-o", out
+    )
 
 
 def test_layers_are_left_out(data: Path, tmp_path: Path) -> None:
@@ -460,6 +502,7 @@ OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "unknown solver": (("--solver", "magic"), "'magic'"),
     "unknown profile": (("--profile", "2018"), "'--profile'"),
     "unknown type": (("--dtype", "float16"), "'--dtype'"),
+    "weights of channels with the paper's solver": (("--channel-weights", "batchnorm"), "`channel_weights`"),
     "rho of another solver": (("--solver", "direct", "--rho", 1), "--rho"),
     "epochs without update": (("--no-update", "--epochs", 3), "--epochs"),
     "epochs = 0": (("--epochs", 0), "`epochs`"),

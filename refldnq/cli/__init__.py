@@ -10,12 +10,14 @@ from typing import Any
 import click
 
 from refldnq import __version__
+from refldnq.cli.bounds import bounds
 from refldnq.cli.convert import convert
 from refldnq.cli.evaluate import evaluate
 from refldnq.cli.inspect import inspect
 from refldnq.cli.quantize import quantize
 from refldnq.cli.quickstart import quickstart
 from refldnq.cli.train import train
+from refldnq.cli.verify import verify
 
 REFUSALS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 """What bad input raises; anything else is a bug and shows its traceback."""
@@ -73,5 +75,5 @@ def main() -> None:
     """
 
 
-for _command in (quickstart, convert, evaluate, quantize, inspect, train):
+for _command in (quickstart, convert, evaluate, quantize, inspect, train, verify, bounds):
     main.add_command(_command)
