@@ -61,7 +61,7 @@ setup(
         "verify": VERIFY,
         # Not torch, whose default builds are gigabytes: tests that need it are skipped without it.
         "test": ["setuptools>=77", "pytest", "pytest-cov", "ruff", "mypy", *DATA, *VERIFY],
-        "docs": ["sphinx", "myst-parser", "furo", "sphinx-click", "sphinx-mathjax-offline", *DATA],
+        "docs": ["sphinx", "myst-parser", "furo", "sphinx-click", "sphinx-mathjax-offline", *DATA, *VERIFY],
     },
     entry_points={"console_scripts": ["refldnq = refldnq.cli:main"]},
 )

@@ -1,8 +1,9 @@
 """Three number systems in which the sides of an inequality are computed: exact, balls, float64.
 
 Matrices are NumPy arrays: of `fractions.Fraction` objects (`EXACT`), of `flint.arb` balls (`Ball`), of
-float64 (`FLOAT`). The operators +, -, *, / and @ work on all three; what differs is here. Numbers of two
-systems are never mixed: a statement converts all its values with `Arithmetic.number` and `Arithmetic.array`.
+float64 (`FLOAT`). The operators ``+``, ``-``, ``*``, ``/`` and ``@`` work on all three; what differs is here.
+Numbers of two systems are never mixed: a statement converts all its values with `Arithmetic.number` and
+`Arithmetic.array`.
 """
 
 from __future__ import annotations

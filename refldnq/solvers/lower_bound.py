@@ -7,11 +7,11 @@ If D is diagonal with 0 ≤ D ≤ H (as a quadratic form), then for every G
 and the least value of the right side over Ω is a weighted projection, whose global optimum is known exactly,
 one scale for all columns included. Three choices of D:
 
-``eigenvalue``  D = λ_min(H) I.
-``jacobi``      D = λ_min(S^{-1/2} H S^{-1/2}) S with S = diag H.
-``split``       the best D. The bound is concave in D, a minimum of linear functions, and is maximized by
-                Newton's method on a logarithmic barrier of 0 ≤ D ≤ H (the Lagrangian dual of (10) has other
-                multipliers too; a free shared scale leaves these).
+* ``eigenvalue``: D = λ_min(H) I.
+* ``jacobi``: D = λ_min(S^{-1/2} H S^{-1/2}) S with S = diag H.
+* ``split``: the best D. The bound is concave in D, a minimum of linear functions, and is maximized by
+  Newton's method on a logarithmic barrier of 0 ≤ D ≤ H (the Lagrangian dual of (10) has other multipliers
+  too; a free shared scale leaves these).
 
 A singular block leaves D = 0 and no certificate of its own; but rows that are zero, inputs that no image
 excites, do not count.

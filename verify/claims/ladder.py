@@ -43,7 +43,7 @@ ORDER: tuple[tuple[str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Network:
+class _Pair:
     """Both networks on a batch: weights, pre-activations and activations."""
 
     bar: list[Any]
@@ -65,7 +65,7 @@ def propagate(X: Any, weights: list[Any]) -> tuple[list[Any], list[Any]]:
     return Z, Y
 
 
-def random_network(rng: np.random.Generator, depth: int) -> Network:
+def random_network(rng: np.random.Generator, depth: int) -> _Pair:
     """He-normal weights, 6 to 13 neurons a layer, quantized by the exact projection onto 5 values."""
     widths = [8, *rng.integers(6, 14, depth).tolist()]
     bar = [rng.standard_normal((d, m)) * math.sqrt(2 / d) for d, m in pairwise(widths)]
@@ -73,7 +73,7 @@ def random_network(rng: np.random.Generator, depth: int) -> Network:
     X = rng.standard_normal((8, SAMPLES))
     Z, Y = propagate(X, bar)
     Z_hat, Y_hat = propagate(X, hat)
-    return Network(bar, hat, Z, Y, Z_hat, Y_hat, [float(np.abs(W).max()) for W in hat])
+    return _Pair(bar, hat, Z, Y, Z_hat, Y_hat, [float(np.abs(W).max()) for W in hat])
 
 
 def unrolled(errors: list[float], factors: list[float]) -> float:
@@ -94,14 +94,14 @@ def norm(W: Any) -> float:
     return float(np.linalg.norm(W, 2)) if W.size else 0.0
 
 
-def hybrids(own: Network) -> float:
+def hybrids(own: _Pair) -> float:
     """Σ_k ‖H_k - H_{k-1}‖; H_k has the first k layers at full precision, the others quantized."""
     depth = len(own.bar)
     ends = [propagate(own.Y[k], own.hat[k:])[1][-1] for k in range(depth + 1)]
     return sum(size(ends[k + 1] - ends[k]) for k in range(depth))
 
 
-def active(own: Network) -> float:
+def active(own: _Pair) -> float:
     """(P) for each sample, with the rows and columns of neurons that are active in one of the networks."""
     bounds = []
     for j in range(SAMPLES):
@@ -115,7 +115,7 @@ def active(own: Network) -> float:
     return float(np.linalg.norm(bounds)) / math.sqrt(SAMPLES)
 
 
-def term_by_term(own: Network) -> float:
+def term_by_term(own: _Pair) -> float:
     """The norms of the terms of the exact identity, added up for each sample."""
     bounds = []
     for j in range(SAMPLES):
@@ -129,7 +129,7 @@ def term_by_term(own: Network) -> float:
     return float(np.linalg.norm(bounds)) / math.sqrt(SAMPLES)
 
 
-def rungs(own: Network) -> dict[str, float]:
+def rungs(own: _Pair) -> dict[str, float]:
     """All bounds of the final error, and the error itself."""
     e = [size((W_hat - W).T @ Y) for W_hat, W, Y in zip(own.hat, own.bar, own.Y, strict=False)]
     after = [
