@@ -77,9 +77,9 @@ class UpdateSettings:
     Notes
     -----
     The paper does not state how it updates; the defaults are chosen here, on training images alone. In
-    prototypes of ``benchmarks/study.py`` with 8 epochs a layer on ResNet-20, one run each, of 5,000 held-out
-    training images 92.5 % were classified right with 8 fixed versions, 93.2 % with 8 a step from a pool of 64;
-    fixed ones gave 90.9 % with running statistics, 92.2 % with batches of 25, 89.4 % with a rate of 3e-3.
+    prototypes of ``benchmarks/study.py`` with 8 epochs a layer on ResNet-20, one run each, 92.5 % of 5,000
+    held-out training images were classified right with 8 fixed versions, 93.2 % with 8 a step from a pool of
+    64; fixed ones gave 90.9 % with running statistics, 92.2 % with batches of 25, 89.4 % with a rate of 3e-3.
     Another run with the pool gave 92.5 % in the study itself, and 92.5 % with mixtures (`mix` 0.5): single
     runs differ by more than half a point, so only the larger differences count.
     """
