@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from options import stored
 from published import PAPER_DROPS, WEIGHTS, changes_from_defaults, ldnq_settings, numbers, published_model
-from store import RESULTS, Key, Store, markdown_table, settings_hash, write_section
+from store import Key, Store, markdown_table, settings_hash, write_section
 
 from refldnq import __version__
 from refldnq._kernels.threads import thread_count
@@ -205,9 +206,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR", help="See above."
-)
+@stored("accuracy")
 @click.option("--networks", default="resnet20", show_default=True, help=f"Some of {','.join(WEIGHTS)}.")
 @click.option(
     "--seeds", default="0-4", show_default=True, help="Such as 0-4 or 0,2; direct quantization needs one."
@@ -223,21 +222,6 @@ def show(rows: list[dict[str, Any]]) -> None:
     multiple=True,
     metavar="FIELD=VALUE",
     help="Another setting: a field of the update, or solver, target, ridge, channel_weights; repeatable.",
-)
-@click.option(
-    "--store",
-    "store_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=RESULTS / "accuracy.json",
-    metavar="FILE",
-    help="Where the rows are kept.  [default: benchmarks/results/accuracy.json]",
-)
-@click.option(
-    "--markdown",
-    "markdown_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Run nothing; write the table of all stored rows into FILE, in place of the old one.",
 )
 def main(
     data: Path | None,

@@ -18,8 +18,9 @@ from typing import Any
 
 import click
 import numpy as np
+from options import stored
 from published import WEIGHTS, published_model
-from store import RESULTS, Store, markdown_table, write_section
+from store import Store, markdown_table, write_section
 
 from refldnq.bounds.ladder import bound_ladder
 from refldnq.bounds.results import TITLES, Ladder
@@ -164,29 +165,12 @@ def _number(result: dict[str, Any], key: str) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@stored("bounds")
 @click.option("--networks", default=0, show_default=True, help="Random networks of each kind and depth.")
 @click.option("--kinds", default=",".join(KINDS), show_default=True, help="Some of them.")
 @click.option("--depths", default=",".join(map(str, DEPTHS)), show_default=True, help="Some of them.")
-@click.option(
-    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR", help="See above."
-)
 @click.option("--resnets", default="", help=f"Some of {','.join(WEIGHTS)}; needs --data.")
 @click.option("--images", default=64, show_default=True, help="Test images for the ResNets.")
-@click.option(
-    "--store",
-    "store_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=RESULTS / "bounds.json",
-    metavar="FILE",
-    help="Where the rows are kept.  [default: benchmarks/results/bounds.json]",
-)
-@click.option(
-    "--markdown",
-    "markdown_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Run nothing; write the tables of all stored rows into FILE, in place of the old ones.",
-)
 def main(
     networks: int,
     kinds: str,

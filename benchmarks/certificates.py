@@ -16,8 +16,9 @@ from typing import Any
 
 import click
 from layer_problems import layer_problems
+from options import stored
 from published import WEIGHTS, numbers, published_model
-from store import RESULTS, Key, Store, markdown_table, settings_hash, write_section
+from store import Key, Store, markdown_table, settings_hash, write_section
 
 from refldnq import __version__
 from refldnq._kernels.threads import thread_count
@@ -102,28 +103,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR", help="See above."
-)
+@stored("certificates")
 @click.option("--networks", default="resnet20", show_default=True, help=f"Some of {','.join(WEIGHTS)}.")
 @click.option("--levels", default="3,5", show_default=True, help="Levels of every layer, such as 3,5.")
 @click.option("--images", default=500, show_default=True, help="Calibration images.")
 @click.option("--seed", default=0, show_default=True, help="Draws the images.")
-@click.option(
-    "--store",
-    "store_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=RESULTS / "certificates.json",
-    metavar="FILE",
-    help="Where the rows are kept.  [default: benchmarks/results/certificates.json]",
-)
-@click.option(
-    "--markdown",
-    "markdown_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Run nothing; write the table of all stored rows into FILE, in place of the old one.",
-)
 def main(
     data: Path | None,
     networks: str,

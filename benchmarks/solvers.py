@@ -18,8 +18,9 @@ from typing import Any
 import click
 import numpy as np
 from layer_problems import layer_problems
+from options import stored
 from published import WEIGHTS, published_model
-from store import RESULTS, Key, Store, markdown_table, write_section
+from store import Key, Store, markdown_table, write_section
 from timing import geometric_mean
 
 from refldnq import __version__
@@ -125,16 +126,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
-              help="Holds cifar-10-batches-bin/ and weights/.")  # fmt: skip
+@stored("solvers")
 @click.option("--network", type=click.Choice(tuple(WEIGHTS)), default="resnet20", show_default=True)
 @click.option("--levels", default="3,5", show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(tuple(SOLVERS)), help="Some solvers; repeatable.")
-@click.option("--store", "store_file", type=click.Path(dir_okay=False, path_type=Path),
-              default=RESULTS / "solvers.json", metavar="FILE", help="Where the rows are kept.")  # fmt: skip
-@click.option("--markdown", "markdown_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Run nothing; write the table of all stored rows into FILE.")  # fmt: skip
 def main(
     data: Path | None,
     network: str,

@@ -18,8 +18,9 @@ from typing import Any
 
 import click
 import numpy as np
+from options import stored
 from published import WEIGHTS, changes_from_defaults, flat, ldnq_settings, numbers, published_model
-from store import RESULTS, Key, Store, markdown_table, settings_hash, write_section
+from store import Key, Store, markdown_table, settings_hash, write_section
 
 from refldnq import __version__
 from refldnq._kernels.threads import thread_count
@@ -167,8 +168,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
-              help="Holds cifar-10-batches-bin/ and weights/.")  # fmt: skip
+@stored("study")
 @click.option("--network", type=click.Choice(tuple(WEIGHTS)), default="resnet20", show_default=True)
 @click.option("--seeds", default="0", show_default=True, help="Such as 0-4 or 0,2.")
 @click.option(
@@ -177,21 +177,6 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     multiple=True,
     metavar="FIELD=VALUE,...",
     help="Run these changes of the defaults in place of all variants; repeatable.",
-)
-@click.option(
-    "--store",
-    "store_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=RESULTS / "study.json",
-    metavar="FILE",
-    help="Where the rows are kept.  [default: benchmarks/results/study.json]",
-)
-@click.option(
-    "--markdown",
-    "markdown_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Run nothing; write the table of all stored rows into FILE, in place of the old one.",
 )
 def main(
     data: Path | None,

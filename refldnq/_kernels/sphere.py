@@ -32,7 +32,7 @@ def closest(R, values, alpha, w, budget, distance, codes, nodes, start, stop):  
 
     R (d, d) is upper triangular, zeros on its diagonal allowed; w (m, d). `distance` (m,) and `codes` (m, d)
     are overwritten where a nearer point exists and stay otherwise. `nodes` (m,) takes the nodes visited,
-    negative where `budget`, which is for all of these columns, ran out: then the search is not complete.
+    negative where `budget`, which is for each column, ran out: then the search is not complete.
     """
     d, levels = R.shape[0], values.shape[0]
     cost = np.empty((d, levels))
@@ -41,7 +41,6 @@ def closest(R, values, alpha, w, budget, distance, codes, nodes, start, stop):  
     spent = np.zeros(d + 1)
     x = np.empty(d)
     chosen = np.empty(d, np.int8)
-    left = budget
     for column in range(start, stop):
         count = 0
         row = d - 1
@@ -55,7 +54,7 @@ def closest(R, values, alpha, w, budget, distance, codes, nodes, start, stop):  
                 row += 1
                 continue
             count += 1
-            if count > left:
+            if count > budget:
                 break
             chosen[row] = order[row, t]
             if row == 0:
@@ -67,5 +66,4 @@ def closest(R, values, alpha, w, budget, distance, codes, nodes, start, stop):  
                 row -= 1
                 following[row] = 0
                 _children(R, row, values, alpha, w[column], x, cost[row], order[row])
-        nodes[column] = -count if count > left else count
-        left = max(left - count, 0)
+        nodes[column] = -count if count > budget else count

@@ -251,7 +251,8 @@ class _Search:
             picked = np.arange(len(places))
             found, best = own[nearest, picked], distance[nearest, picked]
             nodes = np.zeros(len(places), dtype=np.int64)
-            budget = self.settings.nodes - self.spent
+            # An even share for every column: what is found does not depend on the number of threads.
+            budget = -(-(self.settings.nodes - self.spent) // len(places))
 
             def search(
                 _: int,
