@@ -287,6 +287,7 @@ def test_tables_in_the_readme_are_generated(load: Load) -> None:
     makers: dict[str, Callable[[Path], str]] = {
         "speed": lambda file: str(load("speed").markdown(json.loads(file.read_text(encoding="utf-8")))),
         "accuracy": lambda file: str(load("accuracy").markdown(load("store").Store(file).rows())),
+        "bounds": lambda file: str(load("bounds").markdown(load("store").Store(file).rows())),
         "certificates": lambda file: str(load("certificates").markdown(load("store").Store(file).rows())),
         "solvers": lambda file: str(load("solvers").markdown(load("store").Store(file).rows())),
         "study": lambda file: str(load("study").markdown(load("store").Store(file).rows())),
