@@ -122,7 +122,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             continue
         count = sum(row["result"]["networks"] for row in chosen)
         unsound = sum(len(row["result"]["unsound"]) for row in chosen)
+        off = sum(row["result"]["tightness"]["secant"].split().count("nan") for row in chosen)
         title = f"{kind or 'all kinds'}: {count:,} networks, {unsound} with a violated bound or order"
+        title += f", {off} without any error" if off else ""
         parts.append(f"{_medians(chosen)}\n\n*{title}; median of bound / true error, by depth.*")
     if resnets:
         headings = ["bound / true error", *(_label(row["key"]) for row in resnets)]
@@ -149,7 +151,8 @@ def _medians(rows: Sequence[dict[str, Any]]) -> str:
                 for value in row["result"]["tightness"][key].split()
             ]
             violated = sum(row["result"]["violated"][key] for row in rows if row["key"]["depth"] == depth)
-            cells.append(f"{np.median(values):.3g}" + (f" ({violated} violated)" if violated else ""))
+            # Where the true error and the bound are 0 there is no quotient: all units are off.
+            cells.append(f"{np.nanmedian(values):.3g}" + (f" ({violated} violated)" if violated else ""))
         body.append(cells)
     return markdown_table(["", *(f"depth {depth}" for depth in depths)], body)
 
