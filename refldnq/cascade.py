@@ -12,6 +12,7 @@ import numpy as np
 
 from refldnq._checks import check_finite, check_float, check_shape
 from refldnq._typing import Array, Float64Array
+from refldnq.batches import advance, split
 from refldnq.drift import DriftProblem, drift_problem
 from refldnq.hessian import accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
@@ -135,31 +136,10 @@ class Copies(Sequence[Copy]):
         live = cascade.live  # version 0 is at the cut already
         if number:
             live = advance(self.student, {INPUT: self.versions.images(number)}, 0, cascade.cut, cascade.size)
-        copy = Copy(live, self.versions.target(number))
+        copy = Copy(live, self.versions.target(number), self.versions.features(number))
         if self.kept is not None:
             self.kept[index] = copy
         return copy
-
-
-def advance(network: Network, live: Live, start: int, stop: int, size: int) -> Live:
-    """Evaluate nodes `start` to `stop` (excluded), at most `size` images at a time."""
-    count = next(iter(live.values())).shape[0]
-    parts = [
-        network.advance({name: values[i : i + size] for name, values in live.items()}, start, stop)
-        for i in range(0, count, size)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def split(x: Array, size: int) -> list[Array]:
-    """Batches of at most `size` images.
-
-    Examples
-    --------
-    >>> split(np.arange(3.0), 2)
-    [array([0., 1.]), array([2.])]
-    """
-    return [x[i : i + size] for i in range(0, x.shape[0], size)]
 
 
 def ratio(error: float, reference: float) -> float:

@@ -17,8 +17,10 @@ import numpy as np
 
 from refldnq._checks import check_choice, check_finite, check_float, check_integer, check_number
 from refldnq._typing import Array, Float64Array
-from refldnq.cascade import Cascade, Copies, HeldOut, advance, ratio, split
+from refldnq.batches import advance, split
+from refldnq.cascade import Cascade, Copies, HeldOut, ratio
 from refldnq.codebook import Codebook, powers_of_two
+from refldnq.final import last_update
 from refldnq.hessian import Hessian, accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
 from refldnq.layers.batchnorm import BatchNorm
@@ -69,6 +71,9 @@ class LdnqSettings:
     reestimate : {'none', 'end'}, optional
         Whether batch normalization's running statistics are computed anew from the images after the last
         layer.
+    final_epochs : int, optional
+        Epochs of a last update, when all layers are quantized, of what is not: batch normalization, biases
+        and the scales (module `final`); with the settings of `update`. 0, as in the paper, leaves it out.
     batch_size : int, optional
         Images at a time where no gradient is needed; it bounds memory and changes no result beyond rounding.
     profile : {'paper', 'released-2019'}, optional
@@ -98,6 +103,7 @@ class LdnqSettings:
     levels: Mapping[str, Codebook] = field(default_factory=dict)
     hessian_images: int | None = None
     reestimate: str = "none"
+    final_epochs: int = 0
     batch_size: int = 100
     profile: Literal["paper", "released-2019"] = "paper"
     released: ReleasedUpdate = field(default_factory=ReleasedUpdate)
@@ -124,6 +130,13 @@ class LdnqSettings:
         check_choice("profile", self.profile, ("paper", "released-2019"))
         check_choice("reestimate", self.reestimate, ("none", "end"))
         check_integer("batch_size", self.batch_size, at_least=1)
+        if check_integer("final_epochs", self.final_epochs, at_least=0) and (
+            self.update is None or self.profile == "released-2019"
+        ):
+            raise ValueError(
+                "`final_epochs` must be 0 without an update and in the profile released-2019, got "
+                f"{self.final_epochs}."
+            )
         if self.hessian_images is not None:
             check_integer("hessian_images", self.hessian_images, at_least=1)
 
@@ -169,7 +182,7 @@ class LayerReport:
     levels : int
         Number of values of the codebook.
     alpha : float or tuple of float
-        The scale, or one a channel.
+        The scale, or one a channel; after the last update, if there is one, while the errors are from before.
     zero_fraction : float
         Share of weights that are 0.
     error : float
@@ -346,7 +359,7 @@ def ldnq(
     if images.shape[0] < 1:
         raise ValueError("`images` must hold at least one image, got none.")
     names = settings.chosen(network)
-    copy_stream, *streams = rng.spawn(1 + len(names))
+    copy_stream, *streams, final_stream = rng.spawn(2 + len(names))
     state = resume or Progress(network=network, quantized={}, reports=(), total=len(names))
     if [report.name for report in state.reports] != list(names[: len(state.reports)]):
         raise ValueError(f"`resume` must come from a run over the layers {names}, got {state.reports}.")
@@ -361,15 +374,41 @@ def ldnq(
         state = _quantize_layer(
             state, names[index], cascade, watched, versions, settings, streams[index], certificates
         )
-        if index == len(names) - 1 and settings.reestimate == "end":
-            tuned = reestimate_statistics(state.network, images, settings.batch_size)
-            last = _with_output(
-                state.reports[-1], tuned.forward(images, batch_size=settings.batch_size), cascade
-            )
-            state = replace(state, network=tuned, reports=(*state.reports[:-1], last))
+        if index == len(names) - 1:
+            state = _finish(state, cascade, settings, final_stream)
         if on_layer is not None:
             on_layer(state)
     return state
+
+
+def _finish(state: Progress, cascade: Cascade, settings: LdnqSettings, rng: np.random.Generator) -> Progress:
+    """What follows the last layer: the last update, the new statistics; its report tells the new output."""
+    began, teacher, images = time.perf_counter(), cascade.teacher, cascade.images
+    reports, epochs = list(state.reports), settings.final_epochs
+    if epochs and settings.update is not None:
+        how = replace(settings.update, epochs=epochs, copies=min(epochs, settings.update.pool))
+        versions = Versions(teacher, images, how, 1, rng, settings.batch_size)
+        fixed = [
+            name for name in state.quantized if settings.levels.get(name, settings.codebook).kind == "fixed"
+        ]
+        cascade.restart()
+        copies = Copies(cascade, state.network, versions, 0, epochs)
+        result, codes = last_update(state.network, state.quantized, fixed, copies, how, rng)
+        state = replace(state, network=result.network, quantized=codes)
+        reports = [replace(report, alpha=_plain_alpha(codes[report.name].alpha)) for report in reports]
+        passes = reports[-1].update_images + result.images
+        reports[-1] = replace(reports[-1], update_loss=result.losses[-1], update_images=passes)
+    if settings.reestimate == "end":
+        state = replace(state, network=reestimate_statistics(state.network, images, settings.batch_size))
+    if epochs or settings.reestimate == "end":
+        output = state.network.forward(images, batch_size=settings.batch_size)
+        seconds = reports[-1].seconds + time.perf_counter() - began
+        reports[-1] = _with_output(replace(reports[-1], seconds=seconds), output, cascade)
+    return replace(state, reports=tuple(reports))
+
+
+def _plain_alpha(alpha: Float64Array) -> float | tuple[float, ...]:
+    return float(alpha) if alpha.ndim == 0 else tuple(float(a) for a in alpha.ravel())
 
 
 def _quantize_layer(
@@ -489,11 +528,10 @@ def _report(
 ) -> LayerReport:
     z, z_hat = cascade.reference[name], cascade.live[name]
     error = layer_error(hessian.blocks, packed, solution.G)
-    alpha = np.asarray(solution.alpha)
     return LayerReport(
         name=name,
         levels=codebook.levels,
-        alpha=float(alpha) if alpha.ndim == 0 else tuple(float(a) for a in alpha.ravel()),
+        alpha=_plain_alpha(np.asarray(solution.alpha)),
         zero_fraction=float(np.mean(solution.G == 0)),
         error=error,
         relative_error=ratio(error, layer_error(hessian.blocks, packed, np.zeros_like(packed))),

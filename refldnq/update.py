@@ -9,7 +9,7 @@ cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from refldnq._typing import Array, NetworkParams
 from refldnq.data.sampling import shuffled_batches
 from refldnq.loss import distillation, output_error
 from refldnq.network import Live, Network
-from refldnq.optim import learning_rate, optimizer_from
+from refldnq.optim import Tree, learning_rate, optimizer_from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +37,9 @@ class UpdateSettings:
         probabilities at `temperature`.
     temperature : float, optional
         See `loss`.
+    intermediate : float, optional
+        How much the error of the last weighted layer's input counts beside `loss`, in units that make the two
+        references' mean squared norms equal; 0, as in the paper, leaves it out.
     optimizer : {'adam', 'sgd'}, optional
         The rule.
     learning_rate : float, optional
@@ -88,6 +91,7 @@ class UpdateSettings:
     batch_size: int = 50
     loss: Literal["output", "distillation"] = "output"
     temperature: float = 4.0
+    intermediate: float = 0.0
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -109,6 +113,7 @@ class UpdateSettings:
         check_integer("batch_size", self.batch_size, at_least=1)
         check_choice("loss", self.loss, ("output", "distillation"))
         object.__setattr__(self, "temperature", check_number("temperature", self.temperature, above=0))
+        object.__setattr__(self, "intermediate", check_number("intermediate", self.intermediate, at_least=0))
         check_choice("optimizer", self.optimizer, ("adam", "sgd"))
         object.__setattr__(self, "learning_rate", check_number("learning_rate", self.learning_rate, above=0))
         check_choice("schedule", self.schedule, ("cosine", "constant"))
@@ -138,10 +143,13 @@ class Copy:
         First axis: images.
     target : Array, shape (n, k)
         What the teacher says of the same version.
+    features : Array, shape (n, ...), or None
+        The input of the teacher's last weighted layer; None if `UpdateSettings.intermediate` is 0.
     """
 
     live: Live
     target: Array
+    features: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +166,36 @@ class UpdateResult:
         Steps of the optimizer.
     images : int
         Image passes: images summed over all steps.
+    arrays : mapping of str to mapping of str to Array
+        What has moved, as the optimizer holds it.
     """
 
     network: Network
     losses: tuple[float, ...]
     steps: int
     images: int
+    arrays: Tree = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Moving:
+    """What the optimizer moves, and how the network's arrays depend on it; here they are the arrays.
+
+    Parameters
+    ----------
+    arrays : mapping of str to mapping of str to Array
+        Where it starts, by layer and name.
+    """
+
+    arrays: Tree
+
+    def place(self, arrays: Tree) -> NetworkParams:
+        """The network's arrays."""
+        return arrays
+
+    def pull(self, arrays: Tree, gradients: NetworkParams) -> Tree:
+        """The gradient with respect to what moves, from that of the network's arrays."""
+        return gradients
 
 
 def moving_arrays(network: Network, cut: int, settings: UpdateSettings) -> dict[str, dict[str, Array]]:
@@ -193,6 +225,8 @@ def update(
     copies: Sequence[Copy],
     settings: UpdateSettings,
     rng: np.random.Generator,
+    *,
+    moving: Moving | None = None,
 ) -> UpdateResult:
     r"""Minimize the output error over the parameters behind a cut.
 
@@ -213,6 +247,8 @@ def update(
         Optimizer, schedule, length, what moves.
     rng : numpy.random.Generator
         Orders the images.
+    moving : Moving, optional
+        What moves in place of `moving_arrays`.
 
     Returns
     -------
@@ -221,7 +257,8 @@ def update(
     Raises
     ------
     ValueError
-        If there is no copy, or the loss becomes NaN or infinite.
+        If there is no copy, a copy lacks the features that the settings ask for, or the loss becomes NaN or
+        infinite.
 
     Notes
     -----
@@ -247,43 +284,79 @@ def update(
     """
     if not copies:
         raise ValueError("`copies` must hold at least one version of the images, got none.")
-    arrays = moving_arrays(network, cut, settings)
+    moving = moving or Moving(moving_arrays(network, cut, settings))
+    arrays = moving.arrays
     if not arrays:
         return UpdateResult(network, (), 0, 0)
-    mode: Literal["train", "eval"] = "train" if settings.statistics == "batch" else "eval"
     rule = optimizer_from(settings.optimizer, momentum=settings.momentum, weight_decay=settings.weight_decay)
     state = rule.start(arrays)
     params: NetworkParams = network.params
-    end, last = len(network.nodes), network.nodes[-1].name
-    copy = copies[0]
-    count = copy.target.shape[0]
+    task = _Task(network, cut, copies[0], settings)
+    count = copies[0].target.shape[0]
     steps = settings.epochs * -(-count // settings.batch_size)
     losses: list[float] = []
     done = images = 0
     for epoch in range(settings.epochs):
-        if epoch:
-            copy = copies[epoch % len(copies)]
+        copy = copies[epoch % len(copies)]
         total = 0.0
         for batch in shuffled_batches(count, settings.batch_size, rng):
-            live = {name: np.ascontiguousarray(values[batch]) for name, values in copy.live.items()}
-            run = network.record(live, cut, end, mode=mode, params=params)
-            loss, dy = _loss(run.live[last], copy.target[batch], settings)  # [LDNQ] Algorithm 1, step 4
+            loss, gradients, statistics = task.gradients(copy, batch, params, arrays)
             if not np.isfinite(loss):
                 raise ValueError(
                     f"`learning_rate` must be small enough for the update to converge, got "
                     f"{settings.learning_rate!r}: the loss is {loss} after {done} steps."
                 )
-            _, gradients = network.backward(run, {last: dy}, moving=arrays, params=params)
             rate = learning_rate(settings.schedule, settings.learning_rate, done, steps)
             done += 1
-            arrays, state = rule.step(arrays, gradients, state, rate=rate, count=done)
-            params = _merge(_merge(params, arrays), run.statistics)
+            pulled = moving.pull(arrays, gradients)
+            arrays, state = rule.step(arrays, pulled, state, rate=rate, count=done)
+            params = _merge(_merge(params, moving.place(arrays)), statistics)
             images += batch.size
             total += loss * batch.size
         losses.append(total / count)
         if _stalled(losses, settings):
             break
-    return UpdateResult(network.replace(_changed(network, params)), tuple(losses), done, images)
+    return UpdateResult(network.replace(_changed(network, params)), tuple(losses), done, images, arrays)
+
+
+class _Task:
+    """The loss behind a cut, and its gradient, on one batch."""
+
+    def __init__(self, network: Network, cut: int, first: Copy, settings: UpdateSettings) -> None:
+        self.network, self.cut, self.settings = network, cut, settings
+        self.mode: Literal["train", "eval"] = "train" if settings.statistics == "batch" else "eval"
+        self.last, self.end = network.nodes[-1].name, len(network.nodes)
+        self.middle, self.features, self.weight = cut, "", 0.0
+        head = network.weighted[-1]
+        if settings.intermediate and cut < network.position(head):
+            if first.features is None:
+                raise ValueError("`copies` must hold features if `intermediate` is not 0, got none.")
+            self.middle, self.features = network.position(head), network[head].inputs[0]
+            size = float(np.vdot(first.features, first.features))
+            self.weight = (
+                settings.intermediate * float(np.vdot(first.target, first.target)) / max(size, 1e-30)
+            )
+
+    def gradients(
+        self, copy: Copy, batch: Array, params: NetworkParams, moving: Tree
+    ) -> tuple[float, dict[str, dict[str, Array]], NetworkParams]:
+        """The loss, its gradient by layer and name, and the statistics that train mode has moved."""
+        network, live = self.network, copy.live
+        live = {name: np.ascontiguousarray(values[batch]) for name, values in live.items()}
+        body = network.record(live, self.cut, self.middle, mode=self.mode, params=params)
+        head = network.record(body.live, self.middle, self.end, mode=self.mode, params=params)
+        loss, dy = _loss(head.live[self.last], copy.target[batch], self.settings)  # Algorithm 1, step 4
+        below = self.middle > self.cut
+        dmiddle, gradients = network.backward(
+            head, {self.last: dy}, moving=moving, wrt_inputs=below, params=params
+        )
+        if below:
+            assert copy.features is not None
+            extra, dh = output_error(body.live[self.features], copy.features[batch])
+            loss += self.weight * extra
+            dmiddle[self.features] = dmiddle[self.features] + dh * dh.dtype.type(self.weight)
+            gradients |= network.backward(body, dmiddle, moving=moving, params=params)[1]
+        return loss, gradients, _merge(body.statistics, head.statistics)
 
 
 def _loss(y: Array, target: Array, settings: UpdateSettings) -> tuple[float, Array]:
@@ -295,7 +368,7 @@ def _loss(y: Array, target: Array, settings: UpdateSettings) -> tuple[float, Arr
 def _merge(params: NetworkParams, changes: NetworkParams) -> NetworkParams:
     merged = dict(params)
     for name, own in changes.items():
-        merged[name] = {**merged[name], **own}
+        merged[name] = {**merged.get(name, {}), **own}
     return merged
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from refldnq._typing import Array
+from refldnq.batches import advance
 from refldnq.data.augment import augment, mix
-from refldnq.network import Network
+from refldnq.network import INPUT, Network
 from refldnq.update import UpdateSettings
 
 
@@ -71,7 +72,7 @@ class Versions:
         whole = settings.pool // self._per_step * self._per_step
         rounds = -(-steps * self._per_step // whole)
         self._order = np.concatenate([rng.permutation(settings.pool)[:whole] for _ in range(rounds)])
-        self._targets: dict[int, Array] = {}
+        self._answers: dict[int, tuple[Array, Array | None]] = {}
 
     def of_step(self, step: int) -> tuple[int, ...]:
         """Numbers of the versions that step `step`, from 0, uses: no version twice."""
@@ -88,6 +89,18 @@ class Versions:
 
     def target(self, number: int) -> Array:
         """The teacher's final output for a version, (n, k)."""
-        if number not in self._targets:
-            self._targets[number] = self._teacher.forward(self.images(number), batch_size=self._size)
-        return self._targets[number]
+        return self._answer(number)[0]
+
+    def features(self, number: int) -> Array | None:
+        """The input of the teacher's last weighted layer, (n, ...); None if the settings do not need it."""
+        return self._answer(number)[1]
+
+    def _answer(self, number: int) -> tuple[Array, Array | None]:
+        if number not in self._answers:
+            teacher, images = self._teacher, self.images(number)
+            middle = teacher.position(teacher.weighted[-1]) if self._settings.intermediate else 0
+            live = advance(teacher, {INPUT: images}, 0, middle, self._size)
+            features = live[teacher.nodes[middle].inputs[0]] if self._settings.intermediate else None
+            end = advance(teacher, live, middle, len(teacher.nodes), self._size)
+            self._answers[number] = end[teacher.nodes[-1].name], features
+        return self._answers[number]

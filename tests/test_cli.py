@@ -186,6 +186,11 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
         lambda s: (s["update"]["loss"], s["update"]["temperature"]),
         ("distillation", 2.0),
     ),
+    "last update": (
+        ("--epochs", 1, "--intermediate", 0.5, "--final-epochs", 2),
+        lambda s: (s["update"]["intermediate"], s["final_epochs"]),
+        (0.5, 2),
+    ),
     "mix": (("--epochs", 1, "--mix", 0.25, "--pool", 1), lambda s: s["update"]["mix"], 0.25),
     "bias": (("--quantize-bias", "--no-update"), lambda s: s["bias"], True),
     "reestimate": (("--reestimate", "--no-update"), lambda s: s["reestimate"], "end"),

@@ -13,6 +13,7 @@ from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, ReLU
 from refldnq.loss import distillation, output_error
 from refldnq.network import Network, Node
 from refldnq.update import Copy, UpdateResult, UpdateSettings, moving_arrays, update
+from refldnq.versions import Versions
 
 Problem = tuple[Network, list[Copy], Array]
 """The student, the images at the cut with the teacher's outputs, the images."""
@@ -189,3 +190,76 @@ def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:
 def test_no_copy_is_refused(problem: Problem) -> None:
     with pytest.raises(ValueError, match="`copies` must hold at least one version"):
         update(problem[0], CUT, [], SETTINGS, np.random.default_rng(0))
+
+
+ONE_STEP = replace(
+    SETTINGS,
+    epochs=1,
+    batch_size=24,
+    optimizer="sgd",
+    momentum=0.0,
+    learning_rate=1e-4,
+    schedule="constant",
+    statistics="running",
+    intermediate=0.7,
+)
+
+
+def intermediate_gradient_error(problem: Problem) -> float:
+    """The step's gradient against central differences of the loss as it is defined, conv2's bias."""
+    network, copies, x = problem
+    teacher = residual_network(2)
+    features = teacher.advance(teacher.start(x), 0, teacher.position("fc"))["flatten"]
+    copy = replace(copies[0], features=features)
+    result = update(network, CUT, [copy], ONE_STEP, np.random.default_rng(0))
+    took = (network.params["conv2"]["bias"] - result.network.params["conv2"]["bias"]) / ONE_STEP.learning_rate
+    unit = float(np.sum(copy.target**2) / np.sum(features**2))
+
+    def loss(bias: Array) -> float:
+        net = network.replace({"conv2": {"bias": bias}})
+        h = net.advance(net.start(x), 0, net.position("fc"))["flatten"]
+        own, other = output_error(net.forward(x), copy.target)[0], output_error(h, features)[0]
+        return own + ONE_STEP.intermediate * unit * other
+
+    if not np.isclose(result.losses[0], loss(network.params["conv2"]["bias"]), rtol=1e-12):
+        return np.inf
+    worst, step = 0.0, 1e-5
+    for i in range(took.size):
+        e = step * np.eye(took.size)[i]
+        bias = network.params["conv2"]["bias"]
+        slope = (loss(bias + e) - loss(bias - e)) / (2 * step)
+        worst = max(worst, abs(took[i] - slope) / (1.0 + abs(slope)))
+    return worst
+
+
+def test_intermediate_outputs_count_as_they_should(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = intermediate_gradient_error(problem)
+    if not error <= 1e-7:
+        raise AssertionError(error)
+    # Planted: the gradient from the features is dropped on the way down.
+    right = Network.backward
+
+    def wrong(self: Network, run: Any, dlive: Any, **options: Any) -> Any:
+        if "flatten" in dlive:
+            dlive = {**dlive, "flatten": 0.5 * dlive["flatten"]}
+        return right(self, run, dlive, **options)
+
+    monkeypatch.setattr(Network, "backward", wrong)
+    assert intermediate_gradient_error(problem) > 1e-2
+
+
+def test_intermediate_outputs_are_needed_if_they_count(problem: Problem) -> None:
+    with pytest.raises(ValueError, match="`copies` must hold features"):
+        run(problem, ONE_STEP)
+    with pytest.raises(ValueError, match="`intermediate` must be"):
+        replace(SETTINGS, intermediate=-1.0)
+
+
+def test_versions_give_the_input_of_the_last_weighted_layer() -> None:
+    network, x = residual_network(), np.random.default_rng(1).standard_normal((6, 2, 4, 4))
+    versions = Versions(network, x, ONE_STEP, 1, np.random.default_rng(0), 4)
+    live = network.advance(network.start(x), 0, network.position("fc"))
+    features = versions.features(0)
+    assert features is not None and np.allclose(features, live["flatten"], rtol=1e-12)
+    assert np.allclose(versions.target(0), network.forward(x), rtol=1e-12)
+    assert Versions(network, x, SETTINGS, 1, np.random.default_rng(0), 4).features(0) is None

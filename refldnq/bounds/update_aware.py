@@ -108,6 +108,8 @@ def update_aware(quantized: Network, provenance: Mapping[str, Any]) -> UpdateAwa
         reason = "the released code's update also moves layers in front of the last one"
     elif settings.get("reestimate") == "end":
         reason = "the statistics of batch normalization were computed anew after the last layer"
+    elif settings.get("final_epochs"):
+        reason = "batch normalization and scales moved after the last layer"
     elif last not in weighted:
         reason = f"the last report's layer {last!r} is not in the network"
     elif any(name in quantized.params for name in _behind(quantized, last)) and settings.get("update"):

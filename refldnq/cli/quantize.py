@@ -103,6 +103,11 @@ REQUESTED = ("images", "seed", "stratified", "dtype", "direct", "certificates", 
     type=click.Choice(["output", "distillation"]),
     help="Update: the output error (the paper), or the divergence of the class probabilities.",
 )
+@click.option(
+    "--intermediate",
+    type=float,
+    help="Update: how much the error of the last layer's input counts beside --loss; 0 by default.",
+)
 @click.option("--temperature", type=float, help="Update: of --loss distillation.")
 @click.option("--optimizer", type=click.Choice(["adam", "sgd"]), help="Update: the rule.")
 @click.option("--learning-rate", type=float, help="Update: rate of the first step.")
@@ -137,6 +142,11 @@ REQUESTED = ("images", "seed", "stratified", "dtype", "direct", "certificates", 
     "--reestimate",
     is_flag=True,
     help="Recompute batch normalization's statistics from the images at the end.",
+)
+@click.option(
+    "--final-epochs",
+    type=int,
+    help="Epochs of a last update of batch normalization, biases and scales, codes fixed; 0 by default.",
 )
 @click.option(
     "--fine-tune",
@@ -265,7 +275,7 @@ def _settings(options: dict[str, Any]) -> LdnqSettings:
         profile=options["profile"],
         target=options["target"],
         channel_weights=options["channel_weights"],
-        **given(ridge=options["ridge"]),
+        **given(ridge=options["ridge"], final_epochs=options["final_epochs"]),
     )
 
 
@@ -305,6 +315,7 @@ def _update(options: dict[str, Any]) -> UpdateSettings | None:
         "mix",
         "loss",
         "temperature",
+        "intermediate",
     )
     changes = given(**{name: options[name] for name in names})
     if options["update"] and options["profile"] == "paper":

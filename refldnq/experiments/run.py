@@ -427,6 +427,7 @@ def direct_settings(settings: LdnqSettings) -> LdnqSettings:
         channel_weights="none",
         update=None,
         reestimate="none",
+        final_epochs=0,
     )
 
 

@@ -1,0 +1,149 @@
+r"""A last update when all layers are quantized: what is not quantized learns, and the codes stay.
+
+Batch normalization's scales and shifts, biases and one factor :math:`e^s` for each scale :math:`\alpha` move,
+to give the teacher's output again. Of the paper's Algorithm 1 it is step 4 once more, behind the last layer;
+step 6 moves the same parameters but needs labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from refldnq._typing import Array, Float64Array, NetworkParams
+from refldnq.layers.base import LinearMap
+from refldnq.model import QuantizedWeight
+from refldnq.network import Network
+from refldnq.optim import Tree
+from refldnq.update import Copy, Moving, UpdateResult, UpdateSettings, moving_arrays, update
+
+FACTOR = "log_factor"
+"""Name of s, (1,) or (g * m,), among a layer's moving arrays. Its steps are relative, and alpha stays
+positive (chosen here)."""
+
+
+class Scales(Moving):
+    """Quantized layers move by a factor of their scale; everything else as in `moving_arrays`.
+
+    Parameters
+    ----------
+    network : Network
+        Quantized.
+    quantized : mapping of str to QuantizedWeight
+        Codes of its quantized layers.
+    fixed : collection of str
+        Quantized layers whose scale does not move either: those of a fixed set.
+    settings : UpdateSettings
+        Which kinds of arrays move.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        quantized: Mapping[str, QuantizedWeight],
+        fixed: Sequence[str],
+        settings: UpdateSettings,
+    ) -> None:
+        self.network, self.quantized = network, quantized
+        arrays: dict[str, dict[str, Array]] = {}
+        for name, own in moving_arrays(network, 0, settings).items():
+            taken = {"weight", "bias"} if name in quantized and quantized[name].bias else {"weight"}
+            kept = {key: array for key, array in own.items() if name not in quantized or key not in taken}
+            if kept:
+                arrays[name] = kept
+        for name, code in quantized.items():
+            if name not in fixed:
+                start = np.zeros(max(1, code.alpha.size), dtype=network.dtype)
+                arrays.setdefault(name, {})[FACTOR] = start
+        super().__init__(arrays)
+
+    def code(self, name: str, factor: Array) -> QuantizedWeight:
+        """The codes of a layer with its scale times e^factor."""
+        old = self.quantized[name]
+        scale: Float64Array = np.exp(factor.astype(np.float64)).reshape(old.alpha.shape)
+        return replace(old, alpha=np.asarray(old.alpha * scale))
+
+    def place(self, arrays: Tree) -> NetworkParams:
+        """The network's arrays."""
+        placed: dict[str, dict[str, Array]] = {}
+        for name, own in arrays.items():
+            placed[name] = {key: array for key, array in own.items() if key != FACTOR}
+            if FACTOR in own:
+                placed[name] |= self.code(name, own[FACTOR]).arrays(self.network[name], self.network.dtype)
+        return placed
+
+    def pull(self, arrays: Tree, gradients: NetworkParams) -> Tree:
+        r"""The gradients; as :math:`G = \alpha e^s Q`, that of s is :math:`\sum G\,\partial L/\partial G`."""
+        pulled: dict[str, dict[str, Array]] = {}
+        for name, own in arrays.items():
+            pulled[name] = {key: gradients[name][key] for key in own if key != FACTOR}
+            if FACTOR in own:
+                code, layer = self.code(name, own[FACTOR]), self.network[name].layer
+                assert isinstance(layer, LinearMap)
+                product = layer.pack(gradients[name], bias=code.bias) * code.weight()
+                total = product.sum(axis=1) if code.alpha.ndim else product.sum()
+                pulled[name][FACTOR] = np.asarray(total, dtype=self.network.dtype).reshape(-1)
+        return pulled
+
+
+def last_update(
+    network: Network,
+    quantized: Mapping[str, QuantizedWeight],
+    fixed: Sequence[str],
+    copies: Sequence[Copy],
+    settings: UpdateSettings,
+    rng: np.random.Generator,
+) -> tuple[UpdateResult, dict[str, QuantizedWeight]]:
+    """Move what is not quantized, and the scales.
+
+    Parameters
+    ----------
+    network : Network
+        All of its chosen layers quantized.
+    quantized : mapping of str to QuantizedWeight
+        Their codes.
+    fixed : sequence of str
+        Layers whose scale stays: those of a fixed set.
+    copies : sequence of Copy
+        Versions of the images at the input.
+    settings : UpdateSettings
+        Of the update.
+    rng : numpy.random.Generator
+        Orders the images.
+
+    Returns
+    -------
+    result : UpdateResult
+        The network and the losses.
+    quantized : dict of str to QuantizedWeight
+        The same codes with the new scales; they give the new network's weights bit for bit.
+
+    Examples
+    --------
+    The scale of a layer is found again from the outputs:
+
+    >>> from refldnq.layers import Linear
+    >>> from refldnq.network import Node
+    >>> code = QuantizedWeight(
+    ...     codes=np.array([[[0], [2]]], np.int8), alpha=np.array(0.5), values=np.array([-1.0, 0.0, 1.0])
+    ... )
+    >>> nodes = (Node("fc", Linear(2, 1, bias=False), ("input",)),)
+    >>> network = Network(nodes, {"fc": {"weight": code.weight()[0].T}}, (2,))
+    >>> x = np.random.default_rng(0).standard_normal((64, 2))
+    >>> copy = Copy({"input": x}, 2.0 * network.forward(x))
+    >>> settings = UpdateSettings(epochs=200, batch_size=64, learning_rate=0.05)
+    >>> _, new = last_update(network, {"fc": code}, (), [copy], settings, np.random.default_rng(1))
+    >>> round(float(new["fc"].alpha), 3)
+    1.0
+    """
+    scales = Scales(network, quantized, fixed, settings)
+    result = update(network, 0, copies, settings, rng, moving=scales)
+    codes = {
+        name: scales.code(name, result.arrays[name][FACTOR])
+        if FACTOR in result.arrays.get(name, {})
+        else code
+        for name, code in quantized.items()
+    }
+    return result, codes
