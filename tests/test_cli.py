@@ -100,7 +100,7 @@ def quantized(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def test_version_and_help() -> None:
     assert __version__ in accept("--version").output
     assert set(main.commands) == {
-        "quickstart", "convert", "evaluate", "quantize", "inspect", "train", "bounds", "verify",
+        "quickstart", "convert", "evaluate", "quantize", "inspect", "train", "bounds", "verify", "compare",
     }  # fmt: skip
     for name, command in main.commands.items():
         text = accept(name, "--help").output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from refldnq._typing import Array
 from refldnq.codebook import free, powers_of_two
 from refldnq.data import Dataset, Preprocess
 from refldnq.experiments.record import plain
-from refldnq.experiments.report import COLUMNS, layer_table, layer_text, outcome_json
+from refldnq.experiments.report import COLUMNS, columns, layer_row, outcome_json
 from refldnq.experiments.run import (
     Evaluation,
     Event,
@@ -29,10 +30,11 @@ from refldnq.experiments.summary import model_json, model_text
 from refldnq.experiments.work import layer_work
 from refldnq.formats.h5 import load_model, save_model
 from refldnq.layers import BatchNorm, Conv2d, Flatten, Linear, ReLU
-from refldnq.ldnq import LdnqSettings, ldnq
+from refldnq.ldnq import LayerReport, LdnqSettings, ldnq
 from refldnq.model import Model
 from refldnq.network import Network, Node
 from refldnq.solvers.admm import AdmmSettings
+from refldnq.tables import rich_table, text_table
 from refldnq.train import TrainSettings
 from refldnq.update import UpdateSettings
 
@@ -339,18 +341,23 @@ def test_provenance_has_no_time(outcome: QuantizeOutcome) -> None:
     assert "seconds" not in json.dumps(outcome.model.provenance)
 
 
+def as_text(reports: Sequence[LayerReport]) -> str:
+    headings = columns(reports)
+    return text_table(headings, [layer_row(report, headings) for report in reports])
+
+
 def test_the_table_has_a_row_a_layer(outcome: QuantizeOutcome) -> None:
-    lines = layer_text(outcome.reports).splitlines()
+    lines = as_text(outcome.reports).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[0].split() == list(COLUMNS)
     assert [line.split()[0] for line in lines[1:]] == ["conv1", "conv2", "fc"]
-    table = layer_table(outcome.reports)
+    table = rich_table(COLUMNS, [layer_row(report) for report in outcome.reports])
     assert (table.row_count, len(table.columns)) == (3, len(COLUMNS))
 
 
 def test_many_scales_are_a_range(outcome: QuantizeOutcome) -> None:
     many = replace(outcome.reports[0], alpha=(0.25, 0.5))
-    assert "0.25..0.5" in layer_text([many])
+    assert "0.25..0.5" in as_text([many])
 
 
 def test_a_summary_counts_bytes(outcome: QuantizeOutcome) -> None:
@@ -436,10 +443,10 @@ def test_every_layer_says_how_near_the_optimum_it_is(certified: QuantizeOutcome)
             gaps.append(report.gap)
     assert len(gaps) >= 2
     assert certified.reports[-1].gap is None  # 24 images, 96 inputs: H is singular
-    lines = layer_text(certified.reports).splitlines()
+    lines = as_text(certified.reports).splitlines()
     assert "held out" in lines[0] and "within" in lines[0]
     assert "no certificate" in lines[3] and f"{100 * gaps[0]:.3g} %" in lines[1]
-    assert "optimal" in layer_text([replace(certified.reports[0], guarantee="optimal")])
+    assert "optimal" in as_text([replace(certified.reports[0], guarantee="optimal")])
     record = json.loads(json.dumps(outcome_json(certified), allow_nan=False))
     assert record["layers"][0]["lower_bound"] == certified.reports[0].lower_bound
     assert record["layers"][-1]["gap"] is None

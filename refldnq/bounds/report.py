@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from refldnq.bounds.results import Ladder, LayerBounds, Rung
 from refldnq.bounds.update_aware import UpdateAware
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 LAYER_COLUMNS = ("layer", "e", "c", "block", "at the end", "secant", "norm", "gain")
 """Headings: parallel and cascade layer error, the error behind the block, both contributions to the final
@@ -56,38 +52,6 @@ def rung_rows(rungs: Sequence[Rung]) -> Rows:
         )
         for rung in rungs
     ]
-
-
-def rich_table(columns: Sequence[str], rows: Rows) -> Table:
-    """Rows as a table of rich, for a terminal."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for index, heading in enumerate(columns):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def text_table(columns: Sequence[str], rows: Rows) -> str:
-    """Rows as aligned lines, for files and pipes.
-
-    Examples
-    --------
-    >>> print(text_table(("layer", "e"), [("fc", "0.25")]))
-    layer     e
-    fc     0.25
-    """
-    lines = [tuple(columns), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
 
 
 def summary(ladder: Ladder, update: UpdateAware) -> str:

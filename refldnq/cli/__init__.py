@@ -11,6 +11,7 @@ import click
 
 from refldnq import __version__
 from refldnq.cli.bounds import bounds
+from refldnq.cli.compare import compare
 from refldnq.cli.convert import convert
 from refldnq.cli.evaluate import evaluate
 from refldnq.cli.inspect import inspect
@@ -75,5 +76,5 @@ def main() -> None:
     """
 
 
-for _command in (quickstart, convert, evaluate, quantize, inspect, train, verify, bounds):
+for _command in (quickstart, convert, evaluate, quantize, inspect, train, verify, bounds, compare):
     main.add_command(_command)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from refldnq.cli.options import data_option, in_a_folder, json_option, model_argument
-from refldnq.cli.output import say, write_json
+from refldnq.cli.output import say, say_table, write_json
 
 
 @click.command()
@@ -88,22 +88,10 @@ def bounds(
         "update_aware": {**plain(update), "tightness": update.tightness},
     }
     write_json(json_file, plain(record))
-    _say_table(LAYER_COLUMNS, layer_rows(ladder.layers), json_file)
+    say_table(LAYER_COLUMNS, layer_rows(ladder.layers), json_file)
     say("", json_file)
-    _say_table(RUNG_COLUMNS, rung_rows(ladder.rungs), json_file)
+    say_table(RUNG_COLUMNS, rung_rows(ladder.rungs), json_file)
     say("", json_file)
     say(summary(ladder, update), json_file)
     if not ladder.sound:
         raise SystemExit(1)
-
-
-def _say_table(columns: tuple[str, ...], rows: list[tuple[str, ...]], json_file: Path | None) -> None:
-    from rich.console import Console
-
-    from refldnq.bounds.report import rich_table, text_table
-
-    console = Console(stderr=json_file == Path("-"))
-    if console.is_terminal:
-        console.print(rich_table(columns, rows))
-    else:
-        say(text_table(columns, rows), json_file)

@@ -36,17 +36,25 @@ def say(text: str, json_file: Path | None = None) -> None:
     click.echo(text, err=json_file == Path("-"))
 
 
-def say_layers(reports: Sequence[LayerReport], json_file: Path | None = None) -> None:
-    """Print the table of the layers."""
+def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]], json_file: Path | None = None) -> None:
+    """Print a table."""
     from rich.console import Console
 
-    from refldnq.experiments.report import layer_table, layer_text
+    from refldnq.tables import rich_table, text_table
 
     console = Console(stderr=json_file == Path("-"))
     if console.is_terminal:
-        console.print(layer_table(reports))
+        console.print(rich_table(columns, rows))
     else:
-        say(layer_text(reports), json_file)
+        say(text_table(columns, rows), json_file)
+
+
+def say_layers(reports: Sequence[LayerReport], json_file: Path | None = None) -> None:
+    """Print the table of the layers."""
+    from refldnq.experiments.report import columns, layer_row
+
+    headings = columns(reports)
+    say_table(headings, [layer_row(report, headings) for report in reports], json_file)
 
 
 @contextmanager

@@ -29,6 +29,27 @@ if TYPE_CHECKING:
 REQUESTED = ("images", "seed", "stratified", "dtype", "direct", "certificates", "held_out")
 """Options that are fields of the request."""
 
+UPDATE = (
+    "epochs",
+    "batch_size",
+    "loss",
+    "temperature",
+    "intermediate",
+    "optimizer",
+    "learning_rate",
+    "schedule",
+    "statistics",
+    "momentum",
+    "weight_decay",
+    "patience",
+    "copies",
+    "pool",
+    "crop",
+    "flip",
+    "mix",
+)
+"""Options that are fields of the update's settings."""
+
 
 @click.command()
 @model_argument
@@ -53,18 +74,17 @@ REQUESTED = ("images", "seed", "stratified", "dtype", "direct", "certificates", 
 @dtype_option
 @click.option(
     "--profile",
-    type=click.Choice(["paper", "released-2019"]),
+    type=click.Choice(["paper", "released-2019", "best"]),
     default="paper",
     show_default=True,
-    help="The paper's algorithm, or what its authors' released code does.",
+    help="The paper's algorithm, what its authors' released code does, or what loses least; other options "
+    "change its settings.",
 )
 @click.option(
     "--solver",
-    default="admm",
-    show_default=True,
     metavar="NAME",
-    help="Solver of the layers' problems: admm, admm_plus, anneal, coordinate, direct, gpfq, gptq, ldlq or, "
-    "for up to some 16 inputs, exact.",
+    help="Solver of the layers' problems: admm (paper), admm_plus, anneal (best), coordinate, direct, gpfq, "
+    "gptq, ldlq or, for up to some 16 inputs, exact.",
 )
 @click.option("--projection", type=click.Choice(["alternating", "exact"]), help="ADMM's projection step.")
 @click.option("--rho", type=float, help="ADMM's penalty, in units of --rho-scale.")
@@ -78,16 +98,12 @@ REQUESTED = ("images", "seed", "stratified", "dtype", "direct", "certificates", 
 @click.option(
     "--target",
     type=click.Choice(["weights", "drift"]),
-    default="weights",
-    show_default=True,
-    help="Stay near the layer's weights (the paper), or near the reference network's pre-activation.",
+    help="Stay near the layer's weights (the paper), or near the reference network's pre-activation (best).",
 )
 @click.option("--ridge", type=float, help="With --target drift: the pull to the layer's own weights.")
 @click.option(
     "--channel-weights",
     type=click.Choice(["none", "batchnorm"]),
-    default="none",
-    show_default=True,
     help="Weight channels' errors by what batch normalization makes of them; not with admm, direct, exact.",
 )
 @click.option(
@@ -146,7 +162,7 @@ REQUESTED = ("images", "seed", "stratified", "dtype", "direct", "certificates", 
 @click.option(
     "--final-epochs",
     type=int,
-    help="Epochs of a last update of batch normalization, biases and scales, codes fixed; 0 by default.",
+    help="Epochs of a last update of batch normalization, biases and scales, codes fixed; 0 is none.",
 )
 @click.option(
     "--fine-tune",
@@ -260,72 +276,56 @@ def say_outcome(outcome: QuantizeOutcome, json_file: Path | None) -> None:
 
 def _settings(options: dict[str, Any]) -> LdnqSettings:
     from refldnq.codebook import powers_of_two
-    from refldnq.ldnq import LdnqSettings
+    from refldnq.experiments.profiles import profile_settings
 
-    return LdnqSettings(
-        codebook=powers_of_two(options["levels"]),
-        solver=options["solver"],
-        solver_settings=_solver_settings(options),
-        update=_update(options),
+    profile = profile_settings(options["profile"], powers_of_two(options["levels"]))
+    chosen = given(**{name: options[name] for name in ("target", "channel_weights", "ridge")})
+    update = _update(options, profile)
+    last = profile.final_epochs if update is not None else 0
+    return replace(
+        profile,
+        solver=options["solver"] or profile.solver,
+        solver_settings=_solver_settings(options, profile),
+        update=update,
         first=options["first"],
         last=options["last"],
         skip=options["skip"],
         bias=options["quantize_bias"],
         reestimate="end" if options["reestimate"] else "none",
-        profile=options["profile"],
-        target=options["target"],
-        channel_weights=options["channel_weights"],
-        **given(ridge=options["ridge"], final_epochs=options["final_epochs"]),
+        final_epochs=last if options["final_epochs"] is None else options["final_epochs"],
+        **chosen,
     )
 
 
-def _solver_settings(options: dict[str, Any]) -> Any:
+def _solver_settings(options: dict[str, Any], profile: LdnqSettings) -> Any:
     from refldnq.solvers.admm_settings import AdmmSettings
     from refldnq.solvers.base import default_settings
 
     names = ("projection", "rho", "rho_scale", "iterations", "per_channel")
     changes = given(**{name: options[name] for name in names})
-    if options["solver"] == "admm":
-        return AdmmSettings.profile(options["profile"], **changes)
-    default = default_settings(options["solver"])
+    solver = options["solver"] or profile.solver
+    if solver == "admm":
+        return AdmmSettings.profile(profile.profile, **changes)
+    default = default_settings(solver)
     foreign = [name for name in changes if not hasattr(default, name)]
     if foreign:
         flags = ", ".join("--" + name.replace("_", "-") for name in foreign)
-        raise ValueError(f"{flags} must go with --solver admm, got --solver {options['solver']}.")
+        raise ValueError(f"{flags} must go with --solver admm, got --solver {solver}.")
     return replace(default, **changes)
 
 
-def _update(options: dict[str, Any]) -> UpdateSettings | None:
-    from refldnq.update import UpdateSettings
-
-    names = (
-        "epochs",
-        "batch_size",
-        "optimizer",
-        "learning_rate",
-        "schedule",
-        "statistics",
-        "momentum",
-        "weight_decay",
-        "patience",
-        "copies",
-        "pool",
-        "crop",
-        "flip",
-        "mix",
-        "loss",
-        "temperature",
-        "intermediate",
-    )
-    changes = given(**{name: options[name] for name in names})
-    if options["update"] and options["profile"] == "paper":
-        return UpdateSettings(**changes)
+def _update(options: dict[str, Any], profile: LdnqSettings) -> UpdateSettings | None:
+    changes = given(**{name: options[name] for name in UPDATE})
+    if options["update"] and profile.profile == "paper":
+        assert profile.update is not None
+        return replace(profile.update, **changes)
     if changes:
         flags = ", ".join("--" + name.replace("_", "-") for name in changes)
         raise ValueError(
-            f"{flags} must go with the profile paper's update, got another profile or --no-update."
+            f"{flags} must go with an update of the profiles paper and best, got another profile or "
+            "--no-update."
         )
-    return UpdateSettings() if options["update"] else None
+    return profile.update if options["update"] else None
 
 
 def _fine_tune(options: dict[str, Any]) -> TrainSettings | None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from refldnq.experiments.record import plain
 from refldnq.experiments.run import Evaluation, QuantizeOutcome
 from refldnq.ldnq import LayerReport
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COLUMNS = ("layer", "levels", "α", "zeros", "error", "accum.", "output", "iter.", "time")
 """Headings of the table; the three errors are relative to the squared norm of what they compare with."""
@@ -68,59 +65,6 @@ def layer_row(report: LayerReport, headings: Sequence[str] = COLUMNS) -> tuple[s
         "time": f"{report.seconds:.1f} s",
     }
     return tuple(cells[heading] for heading in headings)
-
-
-def layer_table(reports: Sequence[LayerReport]) -> Table:
-    """The layers as a table of rich, for a terminal.
-
-    Parameters
-    ----------
-    reports : sequence of LayerReport
-        One a row.
-
-    Returns
-    -------
-    rich.table.Table
-    """
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    headings = columns(reports)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    for report in reports:
-        table.add_row(*layer_row(report, headings))
-    return table
-
-
-def layer_text(reports: Sequence[LayerReport]) -> str:
-    """The layers as lines of text, columns aligned, for files and pipes.
-
-    Parameters
-    ----------
-    reports : sequence of LayerReport
-        One a line.
-
-    Returns
-    -------
-    str
-        The heading and the lines, without a final line break.
-
-    Examples
-    --------
-    >>> layer_text([])
-    'layer  levels  α  zeros  error  accum.  output  iter.  time'
-    """
-    headings = columns(reports)
-    rows = [headings, *(layer_row(report, headings) for report in reports)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:

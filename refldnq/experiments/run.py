@@ -197,6 +197,27 @@ def required_preprocess(model: Model) -> Preprocess:
     return model.preprocess
 
 
+def calibration_images(model: Model, dataset: Dataset, request: QuantizeRequest) -> Array:
+    """The preprocessed images that a run with this request is given.
+
+    Parameters
+    ----------
+    model : Model
+        With a preprocessing.
+    dataset : Dataset
+        They are drawn from it.
+    request : QuantizeRequest
+        Their number, the seed, the type.
+
+    Returns
+    -------
+    Array, shape (n, *input_shape)
+    """
+    sampling = np.random.default_rng(request.seed).spawn(1)[0]
+    indices = dataset.sample(request.images, sampling, stratified=request.stratified)
+    return required_preprocess(model)(dataset.images[indices], np.dtype(request.dtype))
+
+
 def evaluate_model(
     model: Model, dataset: Dataset, limit: int | None = None, *, batch_size: int = 250
 ) -> Evaluation:

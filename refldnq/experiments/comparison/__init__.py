@@ -1,0 +1,1 @@
+"""One network under several solvers and profiles: the runs, the figures, the page."""

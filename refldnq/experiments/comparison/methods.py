@@ -1,0 +1,68 @@
+"""What is compared: solvers by name, in the paper's algorithm, and profiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from refldnq._checks import check_choice
+from refldnq.codebook import powers_of_two
+from refldnq.experiments.profiles import PROFILES, profile_settings
+from refldnq.ldnq import LdnqSettings
+from refldnq.solvers.base import SOLVERS, default_settings
+
+METHODS = (*SOLVERS, *PROFILES)
+"""Every name that `method_settings` knows."""
+
+
+def method_settings(
+    name: str,
+    levels: int = 3,
+    *,
+    per_channel: bool = False,
+    update: bool = True,
+    epochs: int | None = None,
+) -> LdnqSettings:
+    """The settings of a method.
+
+    Parameters
+    ----------
+    name : str
+        A solver, which takes the place of ADMM in the paper's algorithm, or a profile.
+    levels : int, optional
+        Of every layer.
+    per_channel : bool, optional
+        Whether every output channel has its own scale.
+    update : bool, optional
+        Whether there is a weights update.
+    epochs : int, optional
+        At most so many in each update, in place of the method's own number.
+
+    Returns
+    -------
+    LdnqSettings
+
+    Raises
+    ------
+    ValueError
+        If there is no such method, or a number does not fit.
+
+    Examples
+    --------
+    >>> method_settings("gptq", 5).solver, method_settings("best", 5).codebook.levels
+    ('gptq', 5)
+    """
+    check_choice("methods", name, METHODS)
+    codebook = powers_of_two(levels)
+    if name in SOLVERS:
+        settings = replace(profile_settings("paper", codebook), solver=name)
+    else:
+        settings = profile_settings(name, codebook)  # type: ignore[arg-type]
+    if per_channel:
+        own = settings.resolved or default_settings(settings.solver)
+        settings = replace(settings, solver_settings=replace(own, per_channel=True))
+    if not update:
+        return replace(settings, update=None, final_epochs=0)
+    if epochs is not None and settings.update is not None and settings.profile == "paper":
+        short = replace(settings.update, epochs=epochs, copies=min(epochs, settings.update.copies))
+        settings = replace(settings, update=short, final_epochs=min(epochs, settings.final_epochs))
+    return settings

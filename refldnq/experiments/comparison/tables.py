@@ -1,0 +1,92 @@
+"""The comparison as tables: headings and cells of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from refldnq.experiments.comparison.problems import LayerProblem
+from refldnq.experiments.comparison.runs import Run
+
+RUN_COLUMNS = (
+    "method",
+    "levels",
+    "images",
+    "layer error",
+    "within, median",
+    "output error",
+    "accuracy, %",
+    "drop",
+    "seconds",
+)
+"""Headings of `run_rows`. Errors are relative; the layer error is the layers' geometric mean."""
+
+PROBLEM_COLUMNS = ("solver", "objective", "ratio to admm", "least", "most", "ratio to the bound")
+"""Headings of `problem_rows`."""
+
+PROBLEM_NOTE = (
+    "Every layer's problem as the original network's inputs make it, the same for all solvers; objectives "
+    "relative to zero weights, geometric means over the layers where they are positive."
+)
+
+
+def run_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """One row a run."""
+    rows: list[tuple[str, ...]] = []
+    for run in runs:
+        layers, record = run.record["layers"], run.record
+        gaps = sorted(layer["gap"] for layer in layers if layer["gap"] is not None)
+        rows.append(
+            (
+                run.cell.method,
+                str(run.cell.levels),
+                str(run.cell.images),
+                f"{geometric_mean([layer['relative_error'] for layer in layers]):.4f}",
+                f"{100 * gaps[len(gaps) // 2]:.3g} %" if gaps else "no certificate",
+                f"{layers[-1]['relative_output_error']:.4f}",
+                _number(record["accuracy_after"], 2),
+                _number(record["drop"], 2),
+                f"{record['seconds']:.1f}",
+            )
+        )
+    return rows
+
+
+def problem_rows(problems: Sequence[LayerProblem]) -> list[tuple[str, ...]]:
+    """One row a solver."""
+    rows: list[tuple[str, ...]] = []
+    for solver in problems[0].errors if problems else ():
+        ratios = [
+            problem.errors[solver] / problem.errors["admm"]
+            for problem in problems
+            if problem.errors["admm"] > 0
+        ]
+        above = [problem.errors[solver] / problem.bound for problem in problems if problem.bound > 0]
+        rows.append(
+            (
+                solver,
+                f"{geometric_mean([problem.errors[solver] for problem in problems]):.4f}",
+                f"{geometric_mean(ratios):.3f}",
+                f"{min(ratios, default=math.nan):.3f}",
+                f"{max(ratios, default=math.nan):.3f}",
+                f"{geometric_mean(above):.2f} ({len(above)} of {len(problems)} layers)" if above else "",
+            )
+        )
+    return rows
+
+
+def geometric_mean(values: Sequence[float | None]) -> float:
+    """Of the positive, finite ones; NaN without any.
+
+    Examples
+    --------
+    >>> geometric_mean([1.0, 4.0, 0.0, None])
+    2.0
+    """
+    logs = [math.log(value) for value in values if value is not None and 0 < value < math.inf]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def _number(value: Any, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

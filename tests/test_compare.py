@@ -1,0 +1,224 @@
+"""``refldnq compare``: the runs, what is not run twice, the tables, the figures and the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import open_page
+from click.testing import CliRunner, Result
+
+from refldnq.cli import main
+from refldnq.codebook import powers_of_two
+from refldnq.data import load_dataset
+from refldnq.experiments.comparison import runs as runs_module
+from refldnq.experiments.comparison.methods import METHODS, method_settings
+from refldnq.experiments.comparison.problems import layer_problems
+from refldnq.experiments.comparison.runs import cells
+from refldnq.experiments.comparison.tables import geometric_mean
+from refldnq.experiments.profiles import PROFILES, profile_settings
+from refldnq.experiments.run import QuantizeRequest, calibration_images, quantize_model
+from refldnq.formats.h5 import load_model
+from refldnq.hessian import accumulate_hessian
+from refldnq.layers import LinearMap
+from refldnq.ldnq import LdnqSettings
+from refldnq.models import shipped
+from refldnq.solvers.base import SOLVERS
+
+MLP = shipped("mlp-digits")
+
+FIGURES = {"layer-error", "accumulated-error", "objective", "histogram", "images", "levels"}
+
+QUICK = (
+    "--images",
+    60,
+    "--epochs",
+    2,
+    "--methods",
+    "paper,gptq,best",
+    "--more-levels",
+    5,
+    "--more-images",
+    "30",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("sklearn", reason="the embedded digits need scikit-learn")
+    path = tmp_path_factory.mktemp("data") / "small.npz"
+    train, test = load_dataset("digits", "train"), load_dataset("digits", "test")
+    assert train.labels is not None and test.labels is not None
+    np.savez(
+        path,
+        x_train=train.images[:120],
+        y_train=train.labels[:120],
+        x_test=test.images[:100],
+        y_test=test.labels[:100],
+    )
+    return path
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(main, ["compare", *(str(word) for word in words)])
+
+
+@pytest.fixture(scope="module")
+def compared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Result]:
+    folder = tmp_path_factory.mktemp("compared")
+    # The MLP takes no images: its update cannot crop them.
+    words = (MLP, "--data", data, "-o", folder / "out", *QUICK, "--no-update", "--json", folder / "out.json")
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    return folder / "out", json.loads((folder / "out.json").read_text()), result
+
+
+def test_every_run_is_there_and_is_what_quantize_gives(
+    compared: tuple[Path, dict[str, Any], Result], data: Path
+) -> None:
+    folder, record, _ = compared
+    planned = cells(["paper", "gptq", "best"], 3, 60, more_levels=[5], more_images=[30])
+    assert len(planned) == len(record["runs"]) == 9
+    for cell, run in zip(planned, record["runs"], strict=True):
+        assert (run["method"], run["levels"], run["images"]) == (cell.method, cell.levels, cell.images)
+        assert (folder / f"{cell.stem}.h5").exists() and not (folder / f"{cell.stem}.checkpoint").exists()
+    request = QuantizeRequest(settings=method_settings("best", 5, update=False), images=60, certificates=True)
+    outcome = quantize_model(
+        load_model(MLP), load_dataset(data, "train"), request, test=load_dataset(data, "test")
+    )
+    own = next(run for run in record["runs"] if (run["method"], run["levels"]) == ("best", 5))
+    assert own["accuracy_after"] == outcome.after.accuracy  # type: ignore[union-attr]
+    assert [layer["error"] for layer in own["layers"]] == [report.error for report in outcome.reports]
+
+
+def test_the_tables_show_the_numbers(compared: tuple[Path, dict[str, Any], Result]) -> None:
+    folder, record, result = compared
+    page = (folder / "index.html").read_text("utf-8")
+    for run in record["runs"]:
+        errors = geometric_mean([layer["relative_error"] for layer in run["layers"]])
+        start = rf"{run['method']}\s+{run['levels']}\s+{run['images']}\s+{errors:.4f}\s"
+        assert re.search(start, result.output)
+        cells_ = f"<td>{run['method']}</td><td>{run['levels']}</td><td>{run['images']}</td>"
+        assert f"{cells_}<td>{errors:.4f}</td>" in page
+        assert f"<td>{run['accuracy_after']:.2f}</td><td>{run['drop']:.2f}</td>" in page
+
+
+def test_problems_are_those_of_the_reference_network(
+    compared: tuple[Path, dict[str, Any], Result], data: Path
+) -> None:
+    _, record, _ = compared
+    model = load_model(MLP)
+    x = calibration_images(model, load_dataset(data, "train"), QuantizeRequest(images=60))
+    network = model.network.astype(np.float32)
+    for problem in record["problems"]:
+        layer = network[problem["layer"]].layer
+        assert isinstance(layer, LinearMap)
+        live = network.advance(network.start(x), 0, network.position(problem["layer"]))
+        H = accumulate_hessian(layer, [live[network[problem["layer"]].inputs[0]]]).blocks[0]
+        W = layer.pack(network.params[problem["layer"]])[0].astype(np.float64)
+        scale = 0.5 * np.trace(W.T @ H @ W)
+        assert set(problem["errors"]) == {"admm", "gptq"}
+        assert problem["bound"] <= min(problem["errors"].values())
+        # The profile starts at the projection of the weights themselves.
+        assert problem["trace"][0] * scale > 0 and len(problem["trace"]) > 2
+        assert min(problem["trace"]) == pytest.approx(problem["errors"]["admm"], rel=1e-9)
+    again = layer_problems(network, x, powers_of_two(3), ["gptq"])
+    assert [p.errors["gptq"] for p in again] == [p["errors"]["gptq"] for p in record["problems"]]
+
+
+def test_figures_are_files_and_stand_in_the_page(compared: tuple[Path, dict[str, Any], Result]) -> None:
+    from PIL import Image
+
+    folder, _, _ = compared
+    page = (folder / "index.html").read_text("utf-8")
+    found = dict(re.findall(r'<figure id="([^"]+)"><img src="data:image/png;base64,([^"]+)"', page))
+    assert set(found) == FIGURES
+    for name, text in found.items():
+        png = base64.b64decode(text)
+        assert png == (folder / f"{name}.png").read_bytes()
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        assert pixels.shape[1] >= 800 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20, (
+            "an empty figure"
+        )
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
+
+
+def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any], Result], tmp_path: Path) -> None:
+    # A copy that says of each image whether the browser could draw it.
+    page = tmp_path / "page.html"
+    script = (
+        "<script>window.addEventListener('load', () => document.querySelectorAll('img').forEach("
+        "i => i.setAttribute('data-width', i.naturalWidth)))</script></body>"
+    )
+    text = (compared[0] / "index.html").read_text("utf-8")
+    page.write_text(text.replace("</body>", script), "utf-8")
+    opened = open_page(page, tmp_path)
+    assert opened.console == ()
+    widths = [int(width) for width in re.findall(r'data-width="(\d+)"', opened.dom)]
+    assert len(widths) == len(FIGURES) and min(widths) >= 800
+    page.write_text(text.replace("</body>", script).replace("base64,iVBOR", "base64,AAAA", 1), "utf-8")
+    broken = re.findall(r'data-width="(\d+)"', open_page(page, tmp_path).dom)
+    assert broken.count("0") == 1, "a damaged figure is noticed"
+
+
+def test_what_is_done_is_not_run_again(
+    compared: tuple[Path, dict[str, Any], Result], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, record, _ = compared
+
+    def work(*words: object, **options: object) -> None:
+        raise AssertionError("a run was repeated")
+
+    monkeypatch.setattr(runs_module, "quantize_model", work)
+    out = folder.parent / "again.json"
+    result = invoke(MLP, "--data", data, "-o", folder, *QUICK, "--no-update", "--json", out)
+    assert result.exit_code == 0, result.output
+    assert json.loads(out.read_text()) == record
+    other = invoke(MLP, "--data", data, "-o", folder, *QUICK, "--no-update", "--seed", 1)
+    assert other.exit_code == 1 and "`-o` must be a folder of this comparison" in other.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--methods", "paper,nothing"), "`methods` must be one of"),
+        (("--more-levels", "3;5"), "must be numbers with commas"),
+        (("--levels", 4), "levels"),
+        (("--images", 0), "`images` must be"),
+    ],
+)
+def test_bad_input_is_refused_before_the_work(
+    data: Path, tmp_path: Path, words: tuple[object, ...], message: str
+) -> None:
+    result = invoke(MLP, "--data", data, "-o", tmp_path / "out", *words)
+    assert result.exit_code in (1, 2) and message in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_methods_are_solvers_and_profiles() -> None:
+    assert set(METHODS) == {*SOLVERS, *PROFILES}
+    for name in METHODS:
+        if name != "exact":
+            method_settings(name, per_channel=True)
+    assert method_settings("admm") == method_settings("paper") == LdnqSettings()
+    short = method_settings("best", epochs=2)
+    assert short.update is not None and (short.update.epochs, short.update.copies, short.final_epochs) == (
+        2,
+        2,
+        2,
+    )
+    assert method_settings("best", update=False).final_epochs == 0
+    with pytest.raises(ValueError, match="`name` must be one of"):
+        profile_settings("worst")  # type: ignore[arg-type]
+
+
+def test_geometric_mean() -> None:
+    assert geometric_mean([2.0, 8.0, math.inf, None, 0.0]) == pytest.approx(4.0)
+    assert math.isnan(geometric_mean([0.0]))
