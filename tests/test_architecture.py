@@ -23,7 +23,7 @@ FLOORS = (
     {"network", "hessian", "drift", "projection"},
     {"model", "batches"},
     {"solvers", "bounds", "formats"},
-    {"update", "train"},
+    {"update", "train", "allocation"},
     {"released", "versions", "final"},
     {"cascade"},
     {"ldnq"},

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from refldnq.update import UpdateSettings
 
 
-REQUESTED = ("images", "seed", "stratified", "dtype", "direct", "certificates", "held_out")
+REQUESTED = ("images", "seed", "stratified", "dtype", "direct", "certificates", "held_out", "mean_bits")
 """Options that are fields of the request."""
 
 UPDATE = (
@@ -66,6 +66,12 @@ UPDATE = (
     default=3,
     show_default=True,
     help="Levels of every layer: 3, 5, 7, ..., the paper's '2b+3 bits'.",
+)
+@click.option(
+    "--mean-bits",
+    type=float,
+    help="In place of --levels: a budget of log2(levels), in the mean of all weights, spread over the layers "
+    "by their measured sensitivities; 1.585 is 3 levels everywhere.",
 )
 @click.option("--seed", default=0, show_default=True, help="Draws the images and orders and augments them.")
 @click.option(

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from refldnq._checks import check_choice, check_integer
+from refldnq._checks import check_choice, check_integer, check_number
 from refldnq._typing import Array
+from refldnq.allocation import mixed_levels, sensitivities
 from refldnq.data import Dataset, Preprocess
 from refldnq.experiments import checkpoint as checkpoints
 from refldnq.experiments.record import plain
@@ -53,6 +54,9 @@ class QuantizeRequest:
     held_out : int, optional
         Number of images left over in the data set, or as many as there are, on which layer errors are
         reported. They guide nothing.
+    mean_bits : float or None, optional
+        A budget of log2(levels), in the mean of all weights, that is spread over the layers as their measured
+        sensitivities advise (module `allocation`); the settings' own levels do not count then.
 
     Raises
     ------
@@ -78,11 +82,18 @@ class QuantizeRequest:
     fine_tune: TrainSettings | None = None
     certificates: bool = False
     held_out: int = 0
+    mean_bits: float | None = None
 
     def __post_init__(self) -> None:
         check_integer("images", self.images, at_least=1)
         check_integer("held_out", self.held_out, at_least=0)
         check_integer("seed", self.seed, at_least=0)
+        if self.mean_bits is not None:
+            check_number("mean_bits", self.mean_bits, above=0)
+            if self.settings.levels:
+                raise ValueError(
+                    f"`mean_bits` must be None if `levels` names layers, got {self.mean_bits!r}."
+                )
         check_choice("dtype", self.dtype, ("float32", "float64"))
 
 
@@ -332,6 +343,11 @@ def quantize_model(
     held_out = preprocess(dataset.images[places], np.dtype(request.dtype)) if len(places) else None
     network = model.network.astype(request.dtype)
     work = _Work(network, request, 0 if test is None else len(test))
+    if request.mean_bits is not None:
+        measured = sensitivities(network, images, settings.chosen(network))
+        settings = replace(settings, levels=mixed_levels(measured, request.mean_bits))
+        chosen = ", ".join(f"{name} {codebook.levels}" for name, codebook in settings.levels.items())
+        tell(Event(f"levels: {chosen}", 0.0))
 
     fingerprint = checkpoints.fingerprint(
         network,
