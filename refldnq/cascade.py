@@ -14,6 +14,7 @@ from refldnq._checks import check_finite, check_float, check_shape
 from refldnq._typing import Array, Float64Array
 from refldnq.batches import advance, split
 from refldnq.drift import DriftProblem, drift_problem
+from refldnq.follower import Follower, wanted_branch
 from refldnq.hessian import accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
 from refldnq.network import INPUT, Live, Network
@@ -53,22 +54,46 @@ class Cascade:
         ridge: float,
         images: int | None,
         bias: bool,
+        centred: bool = False,
+        behind: Follower | None = None,
     ) -> DriftProblem:
-        """The problem of layer `name`, at the cut, that follows the teacher on the first `images` images."""
+        """The problem of layer `name`, at the cut, that follows the teacher on the first `images` images.
+
+        What is followed is the teacher's pre-activation, or, with a sum `behind`, what makes the sum the
+        teacher's in spite of its other terms.
+        """
         node = student[name]
         assert isinstance(node.layer, LinearMap)
         source = node.inputs[0]
         kept = None if bias else student.params[name].get("bias")
+        count = len(self.images[:images])
 
         def batches() -> Iterator[tuple[Array, Array]]:
-            lives = (live[source][:images] for live in (self.live, self.reference))
-            for x_hat, x in zip(*(split(live, self.size) for live in lives), strict=True):
-                z, _ = node.layer.forward(self.teacher.params[name], x)
+            for first in range(0, count, self.size):
+                part = slice(first, min(first + self.size, count))
+                live, reference = (
+                    {key: values[part] for key, values in own.items()} for own in (self.live, self.reference)
+                )
+                z, _ = node.layer.forward(self.teacher.params[name], reference[source])
+                if behind is not None and behind.norm is not None and behind.total is not None:
+                    z = self._branch(student, live, reference, z, behind.norm, behind.total)
                 if kept is not None:  # the weight need not make what the student's bias makes
                     z = z - kept.reshape((1, -1) + (1,) * (z.ndim - 2))
-                yield x_hat, z
+                yield live[source], z
 
-        return drift_problem(node.layer, batches(), W_new, ridge=ridge, bias=bias)
+        return drift_problem(node.layer, batches(), W_new, ridge=ridge, bias=bias, centred=centred)
+
+    def _branch(
+        self, student: Network, live: Live, reference: Live, z: Array, norm: str, total: str
+    ) -> Array:
+        """The pre-activation of the teacher's `norm` with which the student's sum is the teacher's."""
+        stop = student.position(total)
+        wanted = self.teacher.advance(reference, self.cut, stop + 1)[total]
+        terms = student.advance(live, self.cut, stop)
+        for term in student[total].inputs:
+            if term != norm:
+                wanted = wanted - terms[term]
+        return wanted_branch(self.teacher, norm, wanted, z)
 
     def output(self, student: Network) -> Array:
         """The student's final output for the images."""

@@ -40,6 +40,10 @@ class DriftProblem:
         :math:`\frac2n\tilde X^\top Z`.
     energy : float
         :math:`\frac1n\|Z\|_F^2`.
+    mean_x : Array, shape (g, d)
+        The mean of the rows of :math:`\tilde X` if the problem is centred, else 0.
+    mean_z : Array, shape (g, m)
+        That of Z.
     """
 
     H: Float64Array
@@ -48,9 +52,19 @@ class DriftProblem:
     gram: Float64Array
     cross: Float64Array
     energy: float
+    mean_x: Float64Array
+    mean_z: Float64Array
+
+    def constant(self, G: Array) -> Float64Array:
+        r"""The best constant of each channel beside a weight, :math:`\bar z - \bar x^\top G`; (g, m)."""
+        means: Float64Array = self.mean_z - np.einsum("gd,gdm->gm", self.mean_x, G)
+        return means
 
     def error(self, G: Array) -> float:
-        r"""The drift :math:`\frac1n\|XW - \tilde X G\|_F^2` of a weight (g, d, m)."""
+        r"""The drift :math:`\frac1n\|XW - \tilde X G\|_F^2` of a weight (g, d, m).
+
+        If the problem is centred, with the weight's best constants.
+        """
         check_shape("G", G, self.W.shape)
         G = np.asarray(G, dtype=np.float64)
         return self.energy - float(np.vdot(G, self.cross)) + 0.5 * float(np.vdot(G, self.gram @ G))
@@ -63,6 +77,7 @@ def drift_problem(
     *,
     ridge: float = 0.01,
     bias: bool = False,
+    centred: bool = False,
 ) -> DriftProblem:
     r"""The problem (10) of a layer that is to give the reference network's pre-activations.
 
@@ -79,6 +94,8 @@ def drift_problem(
         :math:`\epsilon` in units of the mean diagonal of :math:`\frac2n\tilde X^\top\tilde X`.
     bias : bool, optional
         Whether the last row of the weight is the bias.
+    centred : bool, optional
+        Whether something behind the layer adds the best constant to each channel; not with `bias`.
 
     Returns
     -------
@@ -89,12 +106,14 @@ def drift_problem(
     Raises
     ------
     ValueError
-        If there is no image, shapes do not fit, an entry is not finite, or `ridge` is not positive.
+        If there is no image, shapes do not fit, an entry is not finite, `ridge` is not positive, or a bias is
+        to be quantized and not needed.
 
     Notes
     -----
     :math:`\tilde X^\top Z` is what the layer's own backward pass makes of Z: the gradient of its weight. All
-    sums are in float64.
+    sums are in float64. The best constants are those of least squares: with them the rows of
+    :math:`\tilde X` and Z count from their means over all images and positions.
 
     Examples
     --------
@@ -108,28 +127,40 @@ def drift_problem(
     (array([ 2., -6.]), 0.0)
     """
     check_number("ridge", ridge, above=0)
+    if centred and bias:
+        raise ValueError("`centred` must be False if the bias is a row of the weight, got True.")
     check_finite("W_new", W_new)
     W_new = np.asarray(W_new, dtype=np.float64)
-    gram, cross = np.zeros((*W_new.shape[:2], W_new.shape[1])), np.zeros(W_new.shape)
+    g, d, m = W_new.shape
+    rows = d + 1 if centred else d  # the last one of ones: sums of patches
+    gram, cross, total = np.zeros((g, rows, rows)), np.zeros(W_new.shape), np.zeros((g, m))
     energy, images = 0.0, 0
     params = {name: np.zeros(shape) for name, shape in layer.parameter_shapes().items()}
     for x, z in batches:
         check_finite("x", x)
         check_finite("z", z)
         x, z = x.astype(np.float64), z.astype(np.float64)
-        gram += layer.gram(x, bias=bias)
+        gram += layer.gram(x, bias=bias or centred)
         _, tape = layer.forward(params, x)
         _, gradients = layer.backward(params, z, tape, wrt_inputs=False)
         cross += layer.pack(gradients, bias=bias)
         energy += float(np.vdot(z, z))
+        total += z.reshape(z.shape[0], g, m, -1).sum(axis=(0, 3))
         images += x.shape[0]
     if not images:
         raise ValueError("`batches` must hold at least one image, got none.")
+    mean_x, mean_z = np.zeros((g, d)), np.zeros((g, m))
+    if centred:
+        count = gram[:, d, d, None]  # of rows: images times positions
+        mean_x, mean_z = gram[:, :d, d] / count, total / count
+        gram = gram[:, :d, :d] - np.einsum("gi,gj->gij", count * mean_x, mean_x)
+        cross = cross - np.einsum("gi,gj->gij", count * mean_x, mean_z)
+        energy -= float(np.sum(count * mean_z**2))
     gram, cross = 2.0 / images * gram, 2.0 / images * cross
     epsilon = ridge * float(np.einsum("gii->gi", gram).mean())
     if not epsilon > 0:  # the layer sees nothing: any weight is as good, the old one stays
-        return DriftProblem(gram, W_new, 0.0, gram, cross, energy / images)
+        return DriftProblem(gram, W_new, 0.0, gram, cross, energy / images, mean_x, mean_z)
     H = gram + epsilon * np.eye(gram.shape[1])
     right = cross + epsilon * W_new
     W = np.stack([cho_solve(cho_factor(block), own) for block, own in zip(H, right, strict=True)])
-    return DriftProblem(H, W, epsilon, gram, cross, energy / images)
+    return DriftProblem(H, W, epsilon, gram, cross, energy / images, mean_x, mean_z)

@@ -16,11 +16,13 @@ from typing import Any, Literal
 import numpy as np
 
 from refldnq._checks import check_choice, check_finite, check_float, check_integer, check_number
-from refldnq._typing import Array, Float64Array
+from refldnq._typing import Array, Float64Array, NetworkParams
 from refldnq.batches import advance, split
 from refldnq.cascade import Cascade, Copies, HeldOut, ratio
 from refldnq.codebook import Codebook, powers_of_two
+from refldnq.drift import DriftProblem
 from refldnq.final import last_update
+from refldnq.follower import follower, normalization, take_over
 from refldnq.hessian import Hessian, accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
 from refldnq.layers.batchnorm import BatchNorm
@@ -29,7 +31,7 @@ from refldnq.model import QuantizedWeight
 from refldnq.network import Live, Network
 from refldnq.released import HESSIAN_IMAGES, ReleasedUpdate, released_hessian, released_update
 from refldnq.solvers.admm_settings import AdmmSettings
-from refldnq.solvers.base import WEIGHTED, Solution, get_solver
+from refldnq.solvers.base import WEIGHTED, Solution, default_settings, get_solver
 from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
 from refldnq.update import UpdateResult, UpdateSettings, moving_arrays, update
 from refldnq.versions import Versions
@@ -47,11 +49,17 @@ class LdnqSettings:
         Name of the solver of (10); the paper's is ``"admm"``.
     solver_settings : object, optional
         The solver's own settings; None means its defaults, for ``"admm"`` the profile ``paper``.
-    target : {'weights', 'drift'}, optional
-        What a layer is quantized for: to stay near its own weights, (8) as in the paper; or to give the
-        reference network's pre-activation in spite of the quantized layers before it (module `drift`).
+    target : {'weights', 'drift', 'block'}, optional
+        What a layer is quantized for: to stay near its own weights, (8) as in the paper; to give the
+        reference network's pre-activation in spite of the quantized layers before it (module `drift`); or,
+        for the last layer of a residual branch, the reference's sum in spite of the sum's other terms too.
     ridge : float, optional
-        With the target ``drift``, the pull to the layer's own weights, in units of the mean diagonal of H.
+        With another target than ``weights``, the pull to the layer's own weights, in units of the mean
+        diagonal of H.
+    absorb : bool, optional
+        Whether the problem leaves to the batch normalization behind a layer, or to its bias, what these make
+        up for: a factor and a constant for each channel (module `follower`). Needed for the target ``block``,
+        not with the target ``weights``.
     channel_weights : {'none', 'batchnorm'}, optional
         How errors of output channels are weighted: alike, or by the square of the scale that the batch
         normalization behind the layer gives them.
@@ -92,8 +100,9 @@ class LdnqSettings:
     codebook: Codebook = field(default_factory=lambda: powers_of_two(3))
     solver: str = "admm"
     solver_settings: Any = None
-    target: Literal["weights", "drift"] = "weights"
+    target: Literal["weights", "drift", "block"] = "weights"
     ridge: float = 0.01
+    absorb: bool = False
     channel_weights: Literal["none", "batchnorm"] = "none"
     update: UpdateSettings | None = field(default_factory=UpdateSettings)
     first: bool = True
@@ -109,7 +118,17 @@ class LdnqSettings:
     released: ReleasedUpdate = field(default_factory=ReleasedUpdate)
 
     def __post_init__(self) -> None:
-        check_choice("target", self.target, ("weights", "drift"))
+        check_choice("target", self.target, ("weights", "drift", "block"))
+        if self.absorb != (self.target == "block") and self.target != "drift":
+            raise ValueError(
+                "`absorb` must be True for the target 'block' and False for 'weights', got "
+                f"{self.absorb} for {self.target!r}."
+            )
+        if self.absorb and (self.channel_weights != "none" or self.bias):
+            raise ValueError(
+                "`channel_weights` and `bias` must be left alone with `absorb`, which settles both, got "
+                f"{self.channel_weights!r} and {self.bias}."
+            )
         check_number("ridge", self.ridge, above=0)
         check_choice("channel_weights", self.channel_weights, ("none", "batchnorm"))
         if self.channel_weights != "none" and self.solver not in WEIGHTED:
@@ -440,24 +459,38 @@ def _quantize_layer(
     packed = layer.pack(network.params[name], bias=bias).astype(np.float64)
     codebook = settings.levels.get(name, settings.codebook)
     blocks, wanted = hessian.blocks, packed
-    if settings.target == "drift":
+    behind = follower(network, name)
+    absorbs = settings.absorb and (behind.norm is not None or "bias" in network.params[name])
+    followed: DriftProblem | None = None
+    if settings.target != "weights":
         followed = cascade.drift(
-            network, name, packed, ridge=settings.ridge, images=settings.hessian_images, bias=bias
+            network,
+            name,
+            packed,
+            ridge=settings.ridge,
+            images=settings.hessian_images,
+            bias=bias,
+            centred=absorbs,
+            behind=behind if settings.target == "block" else None,
         )
         blocks, wanted = followed.H, followed.W
+    how = settings.resolved
+    if absorbs and behind.norm is not None and codebook.kind == "scaled" and codebook.has_zero:
+        how = replace(how or default_settings(settings.solver), per_channel=True)
     weights = _channel_weights(network, name) if settings.channel_weights == "batchnorm" else None
     weighted = {} if weights is None else {"column_weights": weights}
-    solution = get_solver(settings.solver)(blocks, wanted, codebook, settings.resolved, **weighted)  # step 3
+    solution = get_solver(settings.solver)(blocks, wanted, codebook, how, **weighted)  # step 3
     extras: dict[str, Any] = {}
     if certificates and weights is None:
         extras |= _certificate(blocks, wanted, codebook, solution)
     if watched is not None:
         extras |= watched.errors(network, name, packed, solution.G, bias=bias)
-    arrays = {
-        key: np.ascontiguousarray(array, dtype=network.dtype)
-        for key, array in layer.unpack(solution.G, bias=bias).items()
-    }
-    network = network.replace({name: arrays})
+    code = QuantizedWeight(codes=solution.codes, alpha=solution.alpha, values=solution.values, bias=bias)
+    absorbed = None
+    if absorbs and followed is not None:
+        code, absorbed = _absorb(code, solution, followed, network, cascade.teacher, name, behind.norm)
+        network = network.replace(absorbed.arrays)
+    network = network.replace({name: code.arrays(network[name], network.dtype)})
     cascade.move(network, position + 1)
     result = UpdateResult(network, (), 0, 0)
     if settings.update is not None and released:
@@ -474,6 +507,8 @@ def _quantize_layer(
             result = update(network, position + 1, copies, settings.update, rng)  # step 4
             network = result.network
     report = _report(name, codebook, exact, packed, solution, cascade)
+    if absorbed is not None:
+        report = absorbed.corrected(report, cascade.reference[name], cascade.live[name], code)
     report = _with_output(report, cascade.output(network), cascade)
     report = replace(
         report,
@@ -482,7 +517,6 @@ def _quantize_layer(
         seconds=time.perf_counter() - began,
         **extras,
     )
-    code = QuantizedWeight(codes=solution.codes, alpha=solution.alpha, values=solution.values, bias=bias)
     return replace(
         state,
         network=network,
@@ -491,18 +525,64 @@ def _quantize_layer(
     )
 
 
+@dataclass(frozen=True)
+class _Absorbed:
+    """Taken over by what stands behind a layer: the pre-activation is scale times the layer's own + shift."""
+
+    arrays: NetworkParams
+    scale: Float64Array
+    shift: Float64Array
+
+    def corrected(self, report: LayerReport, z: Array, z_hat: Array, code: QuantizedWeight) -> LayerReport:
+        """The report with the layer's own scale, and the error of the true pre-activation."""
+        axes = (1, -1) + (1,) * (z.ndim - 2)
+        error = _mean_square(z_hat * self.scale.reshape(axes) + self.shift.reshape(axes) - z)
+        return replace(
+            report,
+            alpha=_plain_alpha(code.alpha),
+            accumulated_error=error,
+            relative_accumulated_error=ratio(error, _mean_square(z)),
+        )
+
+
+def _absorb(
+    code: QuantizedWeight,
+    solution: Solution,
+    problem: DriftProblem,
+    network: Network,
+    teacher: Network,
+    name: str,
+    norm: str | None,
+) -> tuple[QuantizedWeight, _Absorbed]:
+    """One scale in place of each channel's own, and the arrays behind the layer that make up for it."""
+    constant = problem.constant(solution.G).ravel()
+    ratios = np.ones(len(constant))
+    if code.alpha.ndim:
+        alpha, codes = code.alpha, code.codes.copy()
+        one = float(alpha[alpha > 0].mean()) if (alpha > 0).any() else 0.0
+        ratios = np.divide(one, alpha, out=np.ones_like(alpha), where=alpha > 0).ravel()
+        # A channel without a scale is 0; its codes say so whatever the layer's scale.
+        zero = int(np.flatnonzero(code.values == 0)[0])
+        codes = np.where(alpha[:, None, :] > 0, codes, np.int8(zero))
+        code = replace(code, codes=codes, alpha=np.asarray(one))
+    arrays = take_over(network, teacher, name, ratios, constant, norm=norm)
+    kept = network.params[name].get("bias")
+    bias = np.zeros(len(constant)) if kept is None or norm is None else kept.astype(np.float64)
+    # Without a normalization the new bias is in the pre-activation already.
+    shift = bias * (1 - 1 / ratios) + constant if norm is not None else np.zeros(len(constant))
+    return code, _Absorbed(arrays, 1 / ratios, shift)
+
+
 def _channel_weights(network: Network, name: str) -> Float64Array | None:
     """The squares of the scales that batch normalization gives a layer's outputs, (g, m), or None.
 
     None if something else than one batch normalization takes the layer's output.
     """
-    users = [node for node in network.nodes if name in node.inputs]
-    if len(users) != 1 or not isinstance(users[0].layer, BatchNorm):
+    norm, layer = follower(network, name).norm, network[name].layer
+    if norm is None:
         return None
-    params, layer = network.params[users[0].name], network[name].layer
     assert isinstance(layer, LinearMap)
-    variance = params["running_var"].astype(np.float64) + users[0].layer.eps
-    squares = params["weight"].astype(np.float64) ** 2 / variance
+    squares = normalization(network, norm)[0] ** 2
     groups = layer.pack(network.params[name]).shape[0]
     # A channel that the normalization switches off still needs a weight: the least that counts.
     weights: Float64Array = np.maximum(squares, 1e-12 * squares.max() + 1e-300).reshape(groups, -1)

@@ -20,7 +20,7 @@ FLOORS = (
     {"_exact"},
     {"_rows"},
     {"layers", "loss", "optim", "data"},
-    {"network", "hessian", "drift", "projection"},
+    {"network", "hessian", "drift", "projection", "follower"},
     {"model", "batches"},
     {"solvers", "bounds", "formats"},
     {"update", "train", "allocation"},

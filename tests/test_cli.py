@@ -191,6 +191,11 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
         lambda s: (s["update"]["intermediate"], s["final_epochs"]),
         (0.5, 2),
     ),
+    "block": (
+        ("--target", "block", "--absorb", "--no-update"),
+        lambda s: (s["target"], s["absorb"]),
+        ("block", True),
+    ),
     "budget": (("--mean-bits", 2, "--no-update"), lambda s: len(s["levels"]), 0),
     "mix": (("--epochs", 1, "--mix", 0.25, "--pool", 1), lambda s: s["update"]["mix"], 0.25),
     "bias": (("--quantize-bias", "--no-update"), lambda s: s["bias"], True),

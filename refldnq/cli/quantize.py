@@ -103,10 +103,18 @@ UPDATE = (
 @click.option("--per-channel", is_flag=True, default=None, help="One scale for each output channel.")
 @click.option(
     "--target",
-    type=click.Choice(["weights", "drift"]),
-    help="Stay near the layer's weights (the paper), or near the reference network's pre-activation (best).",
+    type=click.Choice(["weights", "drift", "block"]),
+    help="Stay near the layer's weights (the paper), or near the reference network's pre-activation, or its "
+    "sum behind a residual branch.",
 )
-@click.option("--ridge", type=float, help="With --target drift: the pull to the layer's own weights.")
+@click.option(
+    "--absorb/--no-absorb",
+    default=None,
+    help="Leave each channel's scale and mean to the batch normalization behind a layer.",
+)
+@click.option(
+    "--ridge", type=float, help="With --target drift or block: the pull to the layer's own weights."
+)
 @click.option(
     "--channel-weights",
     type=click.Choice(["none", "batchnorm"]),
@@ -285,7 +293,7 @@ def _settings(options: dict[str, Any]) -> LdnqSettings:
     from refldnq.experiments.profiles import profile_settings
 
     profile = profile_settings(options["profile"], powers_of_two(options["levels"]))
-    chosen = given(**{name: options[name] for name in ("target", "channel_weights", "ridge")})
+    chosen = given(**{name: options[name] for name in ("target", "absorb", "channel_weights", "ridge")})
     update = _update(options, profile)
     last = profile.final_epochs if update is not None else 0
     return replace(

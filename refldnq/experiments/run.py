@@ -461,6 +461,7 @@ def direct_settings(settings: LdnqSettings) -> LdnqSettings:
         solver="direct",
         solver_settings=how,
         target="weights",
+        absorb=False,
         channel_weights="none",
         update=None,
         reestimate="none",
