@@ -415,8 +415,9 @@ def _finish(state: Progress, cascade: Cascade, settings: LdnqSettings, rng: np.r
         result, codes = last_update(state.network, state.quantized, fixed, copies, how, rng)
         state = replace(state, network=result.network, quantized=codes)
         reports = [replace(report, alpha=_plain_alpha(codes[report.name].alpha)) for report in reports]
-        passes = reports[-1].update_images + result.images
-        reports[-1] = replace(reports[-1], update_loss=result.losses[-1], update_images=passes)
+        if result.losses:  # none if nothing can move
+            passes = reports[-1].update_images + result.images
+            reports[-1] = replace(reports[-1], update_loss=result.losses[-1], update_images=passes)
     if settings.reestimate == "end":
         state = replace(state, network=reestimate_statistics(state.network, images, settings.batch_size))
     if epochs or settings.reestimate == "end":

@@ -12,10 +12,11 @@ from test_ldnq import SETTINGS, UPDATE, residual_network, run, same
 from refldnq._typing import Array
 from refldnq.codebook import fixed
 from refldnq.final import FACTOR, Scales, last_update
+from refldnq.layers import Flatten, Linear
 from refldnq.ldnq import LdnqSettings, Progress
 from refldnq.loss import output_error
 from refldnq.model import Model, QuantizedWeight
-from refldnq.network import Network
+from refldnq.network import Network, Node
 from refldnq.solvers.direct import DirectSettings
 from refldnq.update import Copy, Moving, UpdateSettings
 
@@ -130,6 +131,15 @@ def test_fixed_sets_keep_their_values(images: Array) -> None:
     result = run(residual_network(), images, settings)
     assert result.quantized["conv2"].alpha == 1.0 and result.quantized["fc"].alpha != 1.0
     assert set(np.unique(result.network.params["conv2"]["weight"])) <= {-0.25, 0.0, 0.25}
+
+
+def test_nothing_to_move_is_no_error(images: Array) -> None:
+    settings = replace(SETTINGS, final_epochs=2, codebook=fixed([-0.3, 0.0, 0.3]))
+    settings = replace(settings, update=replace(UPDATE, weights=False), solver="coordinate")
+    nodes = (Node("flatten", Flatten(), ("input",)), Node("fc", Linear(32, 3), ("flatten",)))
+    bare = Network(nodes, {"fc": {"weight": np.ones((3, 32)), "bias": np.zeros(3)}}, (2, 4, 4))
+    result = run(bare, images, settings)
+    assert np.isnan(result.reports[-1].update_loss) and result.reports[-1].update_images == 0
 
 
 def test_layers_that_are_not_quantized_move(images: Array) -> None:
