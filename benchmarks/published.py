@@ -23,7 +23,7 @@ WEIGHTS = {
 }
 """Checkpoints of akamaster/pytorch_resnet_cifar10, in the folder ``weights`` beside the data."""
 
-OUTER = ("solver", "target", "ridge", "absorb", "channel_weights", "final_epochs")
+OUTER = ("solver", "target", "ridge", "absorb", "channel_weights", "cascades", "final_epochs")
 """Fields of Algorithm 1's settings that experiments change, beside those of its weights update."""
 
 PAPER_DROPS = {

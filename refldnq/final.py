@@ -24,6 +24,31 @@ FACTOR = "log_factor"
 positive (chosen here)."""
 
 
+def free_arrays(
+    network: Network, cut: int, quantized: Mapping[str, QuantizedWeight], settings: UpdateSettings
+) -> dict[str, dict[str, Array]]:
+    """What `moving_arrays` says, without the weights that are codes already.
+
+    Parameters
+    ----------
+    network : Network
+        The student.
+    cut : int
+        Position of the first layer that may move.
+    quantized : mapping of str to QuantizedWeight
+        Codes of its quantized layers.
+    settings : UpdateSettings
+        Which kinds of arrays move.
+    """
+    arrays: dict[str, dict[str, Array]] = {}
+    for name, own in moving_arrays(network, cut, settings).items():
+        taken = {"weight", "bias"} if name in quantized and quantized[name].bias else {"weight"}
+        kept = {key: array for key, array in own.items() if name not in quantized or key not in taken}
+        if kept:
+            arrays[name] = kept
+    return arrays
+
+
 class Scales(Moving):
     """Quantized layers move by a factor of their scale; everything else as in `moving_arrays`.
 
@@ -47,12 +72,7 @@ class Scales(Moving):
         settings: UpdateSettings,
     ) -> None:
         self.network, self.quantized = network, quantized
-        arrays: dict[str, dict[str, Array]] = {}
-        for name, own in moving_arrays(network, 0, settings).items():
-            taken = {"weight", "bias"} if name in quantized and quantized[name].bias else {"weight"}
-            kept = {key: array for key, array in own.items() if name not in quantized or key not in taken}
-            if kept:
-                arrays[name] = kept
+        arrays = free_arrays(network, 0, quantized, settings)
         for name, code in quantized.items():
             if name not in fixed:
                 start = np.zeros(max(1, code.alpha.size), dtype=network.dtype)

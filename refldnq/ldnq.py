@@ -21,7 +21,7 @@ from refldnq.batches import advance, split
 from refldnq.cascade import Cascade, Copies, HeldOut, ratio
 from refldnq.codebook import Codebook, powers_of_two
 from refldnq.drift import DriftProblem
-from refldnq.final import last_update
+from refldnq.final import free_arrays, last_update
 from refldnq.follower import follower, normalization, take_over
 from refldnq.hessian import Hessian, accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
@@ -33,7 +33,7 @@ from refldnq.released import HESSIAN_IMAGES, ReleasedUpdate, released_hessian, r
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.base import WEIGHTED, Solution, default_settings, get_solver
 from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
-from refldnq.update import UpdateResult, UpdateSettings, moving_arrays, update
+from refldnq.update import Moving, UpdateResult, UpdateSettings, update
 from refldnq.versions import Versions
 
 
@@ -79,6 +79,9 @@ class LdnqSettings:
     reestimate : {'none', 'end'}, optional
         Whether batch normalization's running statistics are computed anew from the images after the last
         layer.
+    cascades : int, optional
+        How often the layers are quantized, from the first to the last; by the paper once. From the second
+        time on the rest of the network is quantized already, and a layer starts from its original weights.
     final_epochs : int, optional
         Epochs of a last update, when all layers are quantized, of what is not: batch normalization, biases
         and the scales (module `final`); with the settings of `update`. 0, as in the paper, leaves it out.
@@ -112,6 +115,7 @@ class LdnqSettings:
     levels: Mapping[str, Codebook] = field(default_factory=dict)
     hessian_images: int | None = None
     reestimate: str = "none"
+    cascades: int = 1
     final_epochs: int = 0
     batch_size: int = 100
     profile: Literal["paper", "released-2019"] = "paper"
@@ -149,6 +153,8 @@ class LdnqSettings:
         check_choice("profile", self.profile, ("paper", "released-2019"))
         check_choice("reestimate", self.reestimate, ("none", "end"))
         check_integer("batch_size", self.batch_size, at_least=1)
+        if check_integer("cascades", self.cascades, at_least=1) > 1 and self.profile == "released-2019":
+            raise ValueError(f"`cascades` must be 1 in the profile released-2019, got {self.cascades}.")
         if check_integer("final_epochs", self.final_epochs, at_least=0) and (
             self.update is None or self.profile == "released-2019"
         ):
@@ -294,9 +300,9 @@ class Progress:
     quantized : mapping of str to QuantizedWeight
         The codes of the layers done.
     reports : tuple of LayerReport
-        One a layer done.
+        One a layer done, in each cascade; of a finished run those of the last one.
     total : int
-        Number of layers to quantize.
+        Number of layers to quantize, times the number of cascades.
     """
 
     network: Network
@@ -378,26 +384,43 @@ def ldnq(
     if images.shape[0] < 1:
         raise ValueError("`images` must hold at least one image, got none.")
     names = settings.chosen(network)
-    copy_stream, *streams, final_stream = rng.spawn(2 + len(names))
-    state = resume or Progress(network=network, quantized={}, reports=(), total=len(names))
-    if [report.name for report in state.reports] != list(names[: len(state.reports)]):
+    steps = names * settings.cascades
+    copy_stream, *streams, final_stream = rng.spawn(2 + len(steps))
+    state = resume or Progress(network=network, quantized={}, reports=(), total=len(steps))
+    if [report.name for report in state.reports] != list(steps[: len(state.reports)]):
         raise ValueError(f"`resume` must come from a run over the layers {names}, got {state.reports}.")
     cascade = Cascade(network, state.network, images, settings.batch_size)
     watched = None if held_out is None else HeldOut(held_out, images, settings.batch_size)
     versions = None
     if settings.update is not None and settings.profile == "paper":
-        versions = Versions(network, images, settings.update, len(names), copy_stream, settings.batch_size)
+        versions = Versions(network, images, settings.update, len(steps), copy_stream, settings.batch_size)
     if state.reports:
         cascade.move(state.network, state.network.position(state.reports[-1].name) + 1)
-    for index in range(len(state.reports), len(names)):  # [LDNQ] Algorithm 1, step 1
+    for index in range(len(state.reports), len(steps)):  # [LDNQ] Algorithm 1, step 1
+        if index % len(names) == 0:
+            cascade.restart()
+            if watched is not None:
+                watched.restart()
         state = _quantize_layer(
-            state, names[index], cascade, watched, versions, settings, streams[index], certificates
+            state, steps[index], cascade, watched, versions, settings, streams[index], certificates
         )
-        if index == len(names) - 1:
+        if index == len(steps) - 1:
             state = _finish(state, cascade, settings, final_stream)
         if on_layer is not None:
             on_layer(state)
-    return state
+    return replace(state, reports=_last_cascade(state.reports, len(names)))
+
+
+def _last_cascade(reports: tuple[LayerReport, ...], count: int) -> tuple[LayerReport, ...]:
+    """The reports of the last cascade, with the time and the image passes of all."""
+    return tuple(
+        replace(
+            report,
+            seconds=sum(other.seconds for other in reports if other.name == report.name),
+            update_images=sum(other.update_images for other in reports if other.name == report.name),
+        )
+        for report in reports[-count:]
+    )
 
 
 def _finish(state: Progress, cascade: Cascade, settings: LdnqSettings, rng: np.random.Generator) -> Progress:
@@ -457,7 +480,8 @@ def _quantize_layer(
     if released:
         images = min(HESSIAN_IMAGES, x_hat.shape[0])
         hessian = Hessian(blocks=released_hessian(layer, x_hat, bias=bias), images=images)
-    packed = layer.pack(network.params[name], bias=bias).astype(np.float64)
+    source = cascade.teacher if name in state.quantized else network
+    packed = layer.pack(source.params[name], bias=bias).astype(np.float64)
     codebook = settings.levels.get(name, settings.codebook)
     blocks, wanted = hessian.blocks, packed
     behind = follower(network, name)
@@ -503,9 +527,10 @@ def _quantize_layer(
         if watched is not None:
             watched.restart()
     elif settings.update is not None and versions is not None:
-        if moving_arrays(network, position + 1, settings.update):  # behind the last layer nothing moves
+        moving = Moving(free_arrays(network, position + 1, state.quantized, settings.update))
+        if moving.arrays:  # behind the last layer nothing moves
             copies = Copies(cascade, network, versions, len(state.reports), settings.update.epochs)
-            result = update(network, position + 1, copies, settings.update, rng)  # step 4
+            result = update(network, position + 1, copies, settings.update, rng, moving=moving)  # step 4
             network = result.network
     report = _report(name, codebook, exact, packed, solution, cascade)
     if absorbed is not None:

@@ -196,6 +196,7 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
         lambda s: (s["target"], s["absorb"]),
         ("block", True),
     ),
+    "cascades": (("--cascades", 2, "--no-update"), lambda s: s["cascades"], 2),
     "budget": (("--mean-bits", 2, "--no-update"), lambda s: len(s["levels"]), 0),
     "mix": (("--epochs", 1, "--mix", 0.25, "--pool", 1), lambda s: s["update"]["mix"], 0.25),
     "bias": (("--quantize-bias", "--no-update"), lambda s: s["bias"], True),

@@ -164,3 +164,28 @@ def test_layers_that_are_not_quantized_move(images: Array) -> None:
 def test_settings_that_cannot_be_are_refused(make: Callable[[], LdnqSettings]) -> None:
     with pytest.raises(ValueError, match="`final_epochs` must be"):
         make()
+
+
+def test_a_second_cascade_starts_from_the_original_weights(images: Array) -> None:
+    network = residual_network()
+    settings = replace(SETTINGS, update=None, target="drift", cascades=2)
+    once, twice = run(network, images, replace(settings, cascades=1)), run(network, images, settings)
+    # Without an update nothing in front of a layer has changed: the second cascade finds the same codes.
+    assert same(once, replace(twice, reports=once.reports, total=once.total))
+    assert [report.name for report in twice.reports] == ["conv1", "conv2", "fc"]
+    assert [report.error for report in twice.reports] == [report.error for report in once.reports]
+    assert twice.total == 6
+
+
+def test_quantized_weights_stay_in_later_cascades(images: Array) -> None:
+    settings, states = replace(SETTINGS, cascades=2, final_epochs=1), list[Progress]()
+    whole = run(residual_network(), images, settings, on_layer=states.append)
+    assert len(states) == 6
+    for state in states[3:]:  # everything is quantized, in the middle of the second cascade too
+        Model(network=state.network, quantized=state.quantized)
+    passes = [state.reports[-1].update_images for state in states]
+    assert whole.reports[0].update_images == passes[0] + passes[3] > passes[0] > 0
+    for state in (states[1], states[2], states[4], states[5]):
+        assert same(run(residual_network(), images, settings, resume=state), whole)
+    with pytest.raises(ValueError, match="`cascades` must be 1 in the profile released-2019"):
+        LdnqSettings(profile="released-2019", cascades=2)

@@ -173,6 +173,7 @@ UPDATE = (
     is_flag=True,
     help="Recompute batch normalization's statistics from the images at the end.",
 )
+@click.option("--cascades", type=int, help="How often the layers are quantized; once by the paper.")
 @click.option(
     "--final-epochs",
     type=int,
@@ -293,7 +294,9 @@ def _settings(options: dict[str, Any]) -> LdnqSettings:
     from refldnq.experiments.profiles import profile_settings
 
     profile = profile_settings(options["profile"], powers_of_two(options["levels"]))
-    chosen = given(**{name: options[name] for name in ("target", "absorb", "channel_weights", "ridge")})
+    chosen = given(
+        **{name: options[name] for name in ("target", "absorb", "channel_weights", "ridge", "cascades")}
+    )
     update = _update(options, profile)
     last = profile.final_epochs if update is not None else 0
     return replace(

@@ -465,6 +465,7 @@ def direct_settings(settings: LdnqSettings) -> LdnqSettings:
         channel_weights="none",
         update=None,
         reestimate="none",
+        cascades=1,
         final_epochs=0,
     )
 
@@ -493,7 +494,7 @@ class _Work:
         self.layers = layer_work(network, settings, request.images)
         self.evaluation = float(tests * sum(multiplications(network)))
         beside = sum(layer_work(network, direct_settings(settings), request.images).values())
-        self.total = sum(self.layers.values()) + 2 * self.evaluation
+        self.total = settings.cascades * sum(self.layers.values()) + 2 * self.evaluation
         self.total += (beside + self.evaluation) if request.direct else 0.0
         self.done = 0.0
 
