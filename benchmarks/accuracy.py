@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py --data DIR --networks resnet20,resnet32,resnet56 --seeds 0-4
     python benchmarks/accuracy.py --data DIR --networks resnet20 --method ldnq-
+    python benchmarks/accuracy.py --data DIR --networks resnet20 --method best --levels 5
     python benchmarks/accuracy.py --markdown FILE
 
 DIR holds ``cifar-10-batches-bin/`` and ``weights/``. A finished run is a row of the store and is never run
@@ -19,19 +20,29 @@ from typing import Any, Literal
 
 import click
 from options import stored
-from published import PAPER_DROPS, WEIGHTS, changes_from_defaults, ldnq_settings, numbers, published_model
+from published import (
+    OUTER,
+    PAPER_DROPS,
+    WEIGHTS,
+    changes_from_defaults,
+    ldnq_settings,
+    numbers,
+    published_model,
+)
 from store import Key, Store, markdown_table, settings_hash, write_section
 
 from refldnq import __version__
 from refldnq._kernels.threads import thread_count
 from refldnq.codebook import powers_of_two
 from refldnq.data import Dataset, load_dataset
+from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.run import QuantizeOutcome, QuantizeRequest, direct_settings, quantize_model
 from refldnq.ldnq import LdnqSettings
 from refldnq.model import Model
+from refldnq.solvers.base import default_settings
 
-METHODS = ("ldnq", "ldnq-", "dq")
-"""Algorithm 1; without its step 4; direct quantization, which ignores the images."""
+METHODS = ("ldnq", "ldnq-", "dq", "best")
+"""Algorithm 1; without its step 4; direct quantization, which ignores the images; the profile ``best``."""
 
 
 def request(
@@ -42,6 +53,8 @@ def request(
     images: int,
     levels: int,
     dtype: Literal["float32", "float64"],
+    per_channel: bool = False,
+    mean_bits: float | None = None,
 ) -> QuantizeRequest:
     """What a run is asked to do: every layer, the settings as they are but for the levels and the method.
 
@@ -52,16 +65,25 @@ def request(
     True
     """
     settings = replace(settings, codebook=powers_of_two(levels))
+    if per_channel:
+        own = settings.resolved or default_settings(settings.solver)
+        settings = replace(settings, solver_settings=replace(own, per_channel=True))
     if method == "ldnq-":
         settings = replace(settings, update=None)
     elif method == "dq":
         settings = direct_settings(settings)
-    return QuantizeRequest(settings=settings, images=images, seed=seed, dtype=dtype)
+    return QuantizeRequest(settings=settings, images=images, seed=seed, dtype=dtype, mean_bits=mean_bits)
+
+
+def base_of(method: str) -> LdnqSettings:
+    """The settings that a method starts from."""
+    return profile_settings("best" if method == "best" else "paper")
 
 
 def key_of(network: str, method: str, asked: QuantizeRequest, data: Dataset) -> Key:
     """What a run is known by: the hash covers all settings, the type, and the images that are drawn from."""
-    settings = settings_hash([asked.settings, asked.dtype, asked.stratified, data.fingerprint()])
+    budget = [] if asked.mean_bits is None else [asked.mean_bits]
+    settings = settings_hash([asked.settings, asked.dtype, asked.stratified, data.fingerprint(), *budget])
     return {
         "network": network,
         "method": method,
@@ -72,10 +94,21 @@ def key_of(network: str, method: str, asked: QuantizeRequest, data: Dataset) -> 
     }
 
 
-def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest) -> dict[str, Any]:
+def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest, method: str) -> dict[str, Any]:
     """A finished run's result."""
     assert outcome.before is not None and outcome.after is not None
-    layer_fields = ("name", "alpha", "zero_fraction", "relative_error", "relative_output_error", "seconds")
+    layer_fields = (
+        "name",
+        "levels",
+        "alpha",
+        "zero_fraction",
+        "relative_error",
+        "relative_output_error",
+        "seconds",
+    )
+    changes = changes_from_defaults(asked.settings, base_of(method))
+    if asked.mean_bits is not None:
+        changes = f"{asked.mean_bits} bits in the mean" + ("" if changes == "defaults" else f",{changes}")
     return {
         "correct_before": outcome.before.correct,
         "correct_after": outcome.after.correct,
@@ -87,7 +120,7 @@ def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest) -> dict[str, Any
         "layers": [{name: getattr(report, name) for name in layer_fields} for report in outcome.reports],
         "settings": asked.settings,
         "dtype": asked.dtype,
-        "changes": changes_from_defaults(asked.settings),
+        "changes": changes,
         "version": __version__,
         "threads": thread_count(),
     }
@@ -110,7 +143,7 @@ def run(
         outcome = quantize_model(
             model, data, asked, test=test, on_progress=tell, checkpoint=checkpoint, resume=True
         )
-        return result_of(outcome, asked)
+        return result_of(outcome, asked, key["method"])
 
     row = store.run(key, work)
     checkpoint.unlink(missing_ok=True)
@@ -215,13 +248,17 @@ def show(rows: list[dict[str, Any]]) -> None:
 @click.option("--images", default=500, show_default=True, help="Calibration images.")
 @click.option("--levels", default=3, show_default=True, help="Levels of every layer.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--per-channel", is_flag=True, help="One scale for each output channel.")
+@click.option(
+    "--mean-bits", type=float, help="In place of --levels: a budget of log2(levels) for all weights."
+)
 @click.option("--epochs", type=int, help="Of the update of each layer.")
 @click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Another setting: a field of the update, or solver, target, ridge, channel_weights; repeatable.",
+    help=f"Another setting: a field of the update, or one of {', '.join(OUTER)}; repeatable.",
 )
 def main(
     data: Path | None,
@@ -231,6 +268,8 @@ def main(
     images: int,
     levels: int,
     dtype: Literal["float32", "float64"],
+    per_channel: bool,
+    mean_bits: float | None,
     epochs: int | None,
     changes: tuple[str, ...],
     store_file: Path,
@@ -248,12 +287,22 @@ def main(
         unknown = [name for name in names if name not in WEIGHTS]
         if unknown:
             raise ValueError(f"`--networks` must be among {', '.join(WEIGHTS)}, got {unknown[0]!r}.")
-        settings = ldnq_settings([*changes, *([f"epochs={epochs}"] if epochs is not None else [])])
+        more = [f"epochs={epochs}"] if epochs is not None else []
+        settings = ldnq_settings([*changes, *more], base_of(method))
         train, test = load_dataset(data, "train"), load_dataset(data, "test")
         for name in names:
             model = published_model(data, name)
             for seed in numbers(seeds)[: 1 if method == "dq" else None]:
-                asked = request(method, settings, seed=seed, images=images, levels=levels, dtype=dtype)
+                asked = request(
+                    method,
+                    settings,
+                    seed=seed,
+                    images=images,
+                    levels=levels,
+                    dtype=dtype,
+                    per_channel=per_channel,
+                    mean_bits=mean_bits,
+                )
                 row = run(store, key_of(name, method, asked, train), model, train, test, asked)
                 click.echo(f"{name}, {method}, seed {seed}: drop {row['result']['drop']:.2f} points")
     except (ValueError, OSError, ImportError) as refusal:

@@ -63,8 +63,8 @@ def published_model(data: Path, name: str) -> Model:
     )
 
 
-def ldnq_settings(changes: Iterable[str]) -> LdnqSettings:
-    """Algorithm 1's defaults with changes given as ``field=value``.
+def ldnq_settings(changes: Iterable[str], base: LdnqSettings | None = None) -> LdnqSettings:
+    """Algorithm 1's defaults, or `base`, with changes given as ``field=value``.
 
     A field is one of the weights update's or among `OUTER`.
 
@@ -80,7 +80,8 @@ def ldnq_settings(changes: Iterable[str]) -> LdnqSettings:
     >>> ldnq_settings(["solver=anneal", "target=drift"]).target
     'drift'
     """
-    settings, update = LdnqSettings(), UpdateSettings()
+    settings = base or LdnqSettings()
+    update = settings.update or UpdateSettings()
     known = flat(settings)
     values: dict[str, Any] = {}
     for change in changes:
@@ -108,8 +109,10 @@ def _parse(default: Any, text: str) -> Any:
     return type(default)(text)
 
 
-def changes_from_defaults(settings: LdnqSettings) -> str:
-    """The fields that differ from the defaults, as ``field=value`` with commas; ``defaults`` if none does.
+def changes_from_defaults(settings: LdnqSettings, base: LdnqSettings | None = None) -> str:
+    """The fields that differ from the defaults, or from `base`, as ``field=value`` with commas.
+
+    ``defaults`` if none does.
 
     Examples
     --------
@@ -118,10 +121,12 @@ def changes_from_defaults(settings: LdnqSettings) -> str:
     >>> changes_from_defaults(LdnqSettings())
     'defaults'
     """
-    own, defaults = flat(settings), flat(LdnqSettings())
+    own, defaults = flat(settings), flat(base or LdnqSettings())
     changed = [f"{name}={_text(value)}" for name, value in own.items() if value != defaults[name]]
     if settings.update is None:
         changed.append("no update")
+    if getattr(settings.solver_settings, "per_channel", False):
+        changed.append("per channel")
     return ",".join(changed) or "defaults"
 
 

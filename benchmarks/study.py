@@ -33,6 +33,11 @@ from refldnq.model import Model
 BASE = "epochs=8,copies=8,pool=64"
 """A short update, so that many variants can be compared."""
 
+DRIFT = f"{BASE},solver=anneal,target=drift"
+
+BLOCK = f"{BASE},solver=anneal,target=block,absorb=true,weights=false"
+"""Beyond the paper: the layers follow the original network."""
+
 VARIANTS = (
     BASE,
     "epochs=8,copies=8,pool=8",
@@ -50,9 +55,19 @@ VARIANTS = (
     f"{BASE},solver=admm_plus",
     f"{BASE},solver=anneal",
     f"{BASE},target=drift",
-    f"{BASE},solver=anneal,target=drift",
-    f"{BASE},solver=anneal,target=drift,mix=0.5",
-    f"{BASE},solver=anneal,target=drift,loss=distillation",
+    f"{DRIFT}",
+    f"{DRIFT},ridge=0.1",
+    f"{DRIFT},intermediate=1",
+    f"{DRIFT},weights=false",
+    f"{DRIFT},weights=false,final_epochs=32",
+    f"{DRIFT},weights=false,absorb=true",
+    f"{BLOCK}",
+    f"{BLOCK},cascades=2",
+    f"{BLOCK},final_epochs=32",
+    f"{BLOCK},final_epochs=32,mix=0.5",
+    f"{BLOCK},final_epochs=32,intermediate=1",
+    f"{BLOCK},final_epochs=32,ridge=0.001",
+    f"{BLOCK},final_epochs=32,ridge=0.1",
     "epochs=16,copies=16,pool=96",
 )
 """What is compared; every variant is a change of the defaults."""

@@ -389,6 +389,26 @@ def test_an_accuracy_row(load: Load, tmp_path: Path, method: str) -> None:
     assert accuracy.key_of("tiny", method, asked, tiny_data(60, 3)) != key  # other images, other run
 
 
+def test_an_accuracy_row_of_the_profile_best(load: Load, tmp_path: Path) -> None:
+    accuracy, store = load("accuracy"), load("store").Store(tmp_path / "rows.json")
+    quick = ["epochs=1", "copies=1", "final_epochs=1", "solver=admm_plus"]
+    settings = load("published").ldnq_settings(quick, accuracy.base_of("best"))
+    assert settings.absorb and settings.target == "block"
+    data, test = tiny_data(60, 1), tiny_data(40, 2)
+    rows = {}
+    for name, more in (("plain", {}), ("channels", {"per_channel": True}), ("budget", {"mean_bits": 2.0})):
+        asked = accuracy.request("best", settings, seed=0, images=20, levels=3, dtype="float32", **more)
+        key = accuracy.key_of("tiny", "best", asked, data)
+        rows[name] = accuracy.run(store, key, tiny_model(), data, test, asked)["result"]
+    assert len(store.rows()) == 3  # three keys
+    changes = "solver=admm_plus,final_epochs=1,epochs=1,copies=1"
+    assert rows["plain"]["changes"] == changes
+    assert rows["channels"]["changes"] == f"{changes},per channel"
+    assert rows["budget"]["changes"] == f"2.0 bits in the mean,{changes}"
+    assert {layer["levels"] for layer in rows["plain"]["layers"]} == {3}
+    assert {layer["levels"] for layer in rows["budget"]["layers"]} != {3}
+
+
 def test_a_certificates_row(load: Load, tmp_path: Path) -> None:
     certificates, store = load("certificates"), load("store").Store(tmp_path / "rows.json")
     model, data = tiny_model(), tiny_data(60, 1)

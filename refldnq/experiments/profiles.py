@@ -36,9 +36,9 @@ def profile_settings(name: Profile, codebook: Codebook | None = None) -> LdnqSet
     Notes
     -----
     ``best`` was chosen by ``benchmarks/study.py`` on ResNet-20, on training images alone; its numbers stand
-    in ``benchmarks/README.md``. Layers follow the reference network's pre-activations (`drift`), the solver
-    is `anneal`, and the update moves batch normalization alone: what moved weights would do, the target does
-    exactly.
+    in ``benchmarks/README.md``. Layers follow the reference network's pre-activations, and its sums behind
+    residual branches; batch normalization takes over each channel's scale and mean, so it alone moves in the
+    update; the solver is `anneal`.
 
     Examples
     --------
@@ -51,7 +51,8 @@ def profile_settings(name: Profile, codebook: Codebook | None = None) -> LdnqSet
         return LdnqSettings(
             codebook=codebook,
             solver="anneal",
-            target="drift",
+            target="block",
+            absorb=True,
             update=UpdateSettings(weights=False),
             final_epochs=32,
         )
