@@ -15,6 +15,7 @@ from refldnq.bounds import errors, operators, pair
 from refldnq.bounds.ladder import bound_ladder
 from refldnq.bounds.operators import convolution_norms, fourier_bound, operator_norms
 from refldnq.bounds.printed import frobenius_bound, printed_bound
+from refldnq.bounds.report import summary
 from refldnq.bounds.results import TITLES, Ladder
 from refldnq.bounds.secant import relu_slope, secant
 from refldnq.bounds.units import changed, constants, partition
@@ -22,11 +23,13 @@ from refldnq.bounds.update_aware import UpdateAware, update_aware
 from refldnq.codebook import powers_of_two
 from refldnq.data import load_dataset
 from refldnq.data.preprocess import PRESETS
+from refldnq.experiments.record import plain
 from refldnq.formats.h5 import load_model
 from refldnq.layers import (
     Add,
     AvgPool2d,
     BatchNorm,
+    Concat,
     Conv2d,
     Flatten,
     GlobalAvgPool,
@@ -34,6 +37,7 @@ from refldnq.layers import (
     Linear,
     MaxPool2d,
     ReLU,
+    ZeroPad2d,
 )
 from refldnq.ldnq import LdnqSettings, ldnq
 from refldnq.models import build, shipped
@@ -183,10 +187,10 @@ def test_slopes_of_relu_lie_between_0_and_1(z: float, z_hat: float) -> None:
 # ------------------------------------------------------------------ random networks
 
 
-@given(st.sampled_from(KINDS), st.sampled_from([2, 4, 6, 10]), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(KINDS), st.sampled_from([2, 4, 6, 10]), st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=40)
-def test_no_bound_is_violated_on_random_networks(kind: Kind, depth: int, seed: int) -> None:
-    original, quantized, images = random_pair(kind, depth, np.random.default_rng(seed))
+def test_no_bound_is_violated_on_random_networks(kind: Kind, depth: int, seed: int, prelude: bool) -> None:
+    original, quantized, images = random_pair(kind, depth, np.random.default_rng(seed), prelude=prelude)
     check_sound(bound_ladder(original, quantized, images[:4]))
 
 
@@ -222,6 +226,44 @@ def test_equal_networks_have_no_error() -> None:
     assert ladder.true_error == 0.0 and ladder.layers == ()
     assert all(rung.value == 0.0 for rung in ladder.rungs)
     check_sound(ladder)
+
+
+@pytest.mark.parametrize("exponent", [-6, -8, -10, -13])
+@pytest.mark.parametrize("kind", ["fc", "mixed"])
+def test_nearly_equal_networks_are_sound(kind: Kind, exponent: int) -> None:
+    """Rounding is of the size of activations, however small their differences are."""
+    rng = np.random.default_rng(3)
+    original, _, images = random_pair(kind, 4, rng)
+    weights = {name: original.params[name]["weight"] for name in original.weighted}
+    near = {
+        name: {"weight": w * (1 + 10.0**exponent * rng.standard_normal(w.shape))}
+        for name, w in weights.items()
+    }
+    ladder = bound_ladder(original, original.replace(near), images[:4])
+    assert 0 < ladder.true_error < 10.0 ** (exponent + 3)
+    check_sound(ladder)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [ZeroPad2d(1), MaxPool2d(3, stride=1, padding=1), ReLU(), Concat()],
+    ids=lambda x: type(x).__name__,
+)
+def test_a_changed_normalization_before_all_weights_belongs_to_the_first_node(start: Layer) -> None:
+    nodes = (
+        Node("start", start, ("input",) * (2 if isinstance(start, Concat) else 1)),
+        Node("bn", BatchNorm(2), ("start",)),
+        Node("conv", Conv2d(2, 2, 3, bias=False), ("bn",)),
+    )
+    norm = {key: np.ones(2) for key in BatchNorm(2).parameter_shapes()}
+    params = {"bn": norm, "conv": {"weight": np.ones((2, 2, 3, 3))}}
+    original = Network(nodes, params, (1 if isinstance(start, Concat) else 2, 5, 5))
+    quantized = original.replace({"bn": {**norm, "bias": 1.1 * np.ones(2)}})
+    ladder = bound_ladder(original, quantized, np.ones((2, *original.input_shape)))
+    check_sound(ladder)
+    (layer,) = ladder.layers
+    assert (layer.name, layer.changed) == ("start", ("bn",)) and np.isnan(layer.printed)
+    assert layer.hybrid == pytest.approx(ladder.true_error, rel=1e-12)
 
 
 def test_layer_errors_by_the_definition() -> None:
@@ -431,6 +473,15 @@ def test_wrong_slopes_break_the_identity(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "relu_slope", lambda z, z_hat: (z > 0).astype(float))
     ladder = bound_ladder(*random_pair("fc", 4, np.random.default_rng(0)))
     assert any("identity" in fault for fault in ladder.violated)
+    # Nearly equal networks too: the rounding that is allowed for hides no wrong slope.
+    monkeypatch.setattr(module, "relu_slope", lambda z, z_hat: 0.999 * (z > 0))
+    original, quantized, images = random_pair("fc", 4, np.random.default_rng(0))
+    near = {
+        name: {"weight": own["weight"] + 1e-6 * (quantized.params[name]["weight"] - own["weight"])}
+        for name, own in original.params.items()
+    }
+    ladder = bound_ladder(original, original.replace(near), images)
+    assert any("identity" in fault for fault in ladder.violated)
 
 
 # ------------------------------------------------------------------ the update
@@ -452,7 +503,46 @@ def test_the_bound_with_the_update_from_a_runs_reports() -> None:
     check_sound(ladder)
     # Planted: an error that the last step did not have.
     reports[-1]["error"], reports[-2]["output_error"] = 0.0, 0.0
-    assert not update_aware(state.network, {"layers": reports}).holds
+    planted = update_aware(state.network, {"layers": reports})
+    assert planted.available and not planted.holds and not planted.sound
+    assert "NOT SOUND: the bound with the weights update" in summary(ladder, planted)
+    assert "NOT SOUND" not in summary(ladder, bound) and bound.sound
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "reason"),
+    [
+        ({"hessian_images": 3}, 60, "of the first 3 images"),
+        ({"hessian_images": 3}, None, "of the first 3 images"),
+        ({"hessian_images": 60}, 60, ""),
+        ({"hessian_images": 100}, 60, ""),
+        ({"cascades": 2}, 60, "repeated cascade"),
+        ({"target": "drift", "absorb": True}, 60, "changed with it"),
+        ({"target": "drift"}, 60, ""),
+    ],
+)
+def test_a_run_whose_last_step_proves_nothing_has_no_bound(
+    changes: dict[str, Any], images: int | None, reason: str
+) -> None:
+    rng = np.random.default_rng(0)
+    nodes = (
+        Node("fc1", Linear(6, 12), ("input",)),
+        Node("relu", ReLU(), ("fc1",)),
+        Node("fc2", Linear(12, 4), ("relu",)),
+    )
+    params = {
+        "fc1": {"weight": rng.standard_normal((12, 6)), "bias": rng.standard_normal(12)},
+        "fc2": {"weight": rng.standard_normal((4, 12)), "bias": np.zeros(4)},
+    }
+    network, x = Network(nodes, params, (6,)), rng.standard_normal((60, 6))
+    how = LdnqSettings(update=None, solver="admm_plus", **changes)
+    state = ldnq(network, x, how, np.random.default_rng(1))
+    request = {"settings": plain(how)} | ({} if images is None else {"images": images})
+    bound = update_aware(
+        state.network, {"layers": [plain(report) for report in state.reports], "request": request}
+    )
+    assert bound.available == (not reason) and reason in bound.reason and bound.sound
+    assert bound.holds == bound.available
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,16 @@ def test_an_unsound_ladder_ends_with_an_error(quantized: Path, monkeypatch: pyte
     monkeypatch.setattr(BatchNorm, "lipschitz", lambda *args: tuple(1e-6 * c for c in honest(*args)))
     result = invoke(CNN, quantized, "--data", "digits", "--images", 2)
     assert result.exit_code == 1 and "NOT SOUND" in result.output
+
+
+def test_a_violated_bound_with_the_update_ends_with_an_error(quantized: Path, tmp_path: Path) -> None:
+    # Planted: reports of a last step without an error.
+    model = load_model(quantized)
+    *others, last = model.provenance["layers"]
+    layers = [*others[:-1], {**others[-1], "output_error": 0.0}, {**last, "error": 0.0}]
+    path = tmp_path / "planted.h5"
+    save_model(path, replace(model, provenance={**model.provenance, "layers": layers}))
+    result = invoke(CNN, path, "--data", "digits", "--images", 2)
+    assert result.exit_code == 1 and "NOT SOUND: the bound with the weights update" in result.output
+    record = json.loads(invoke(CNN, path, "--data", "digits", "--images", 2, "--json", "-").stdout)
+    assert not record["sound"] and not record["update_aware"]["holds"]

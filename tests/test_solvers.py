@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -87,17 +88,57 @@ def test_one_scale_a_channel_is_a_problem_a_channel(name: str) -> None:
     H, W = problem(5, groups=2)
     whole = SOLVES[name](H, W, powers_of_two(3), per_channel=True)
     assert whole.alpha.shape == (2, 4)
-    if name == "anneal":  # each column has a random stream of its own
-        return
     for g in range(2):
+        # ADMM+ takes its penalty, GPTQ its damping and annealing its temperature from all groups' mean
+        together = whole if name in ("gpfq", "coordinate") else None
+        columns = W[g : g + 1]
+        together = together or SOLVES[name](H[g : g + 1], columns, powers_of_two(3), per_channel=True)
+        place = g if together is whole else 0
         for c in range(4):
-            own = SOLVES[name](H[g : g + 1], W[g : g + 1, :, c : c + 1], powers_of_two(3))
-            # ADMM+ takes its penalty, and GPTQ its damping, from the mean over all groups
-            if name in ("gpfq", "coordinate"):
-                assert np.array_equal(own.codes[0, :, 0], whole.codes[g, :, c])
-                assert own.alpha == pytest.approx(whole.alpha[g, c], rel=1e-12)
+            if name == "anneal":  # each column has a random stream of its own; see below
+                continue
+            own = SOLVES[name](H[g : g + 1], columns[:, :, c : c + 1], powers_of_two(3))
+            assert np.array_equal(own.codes[0, :, 0], together.codes[place, :, c])
+            assert own.alpha == pytest.approx(together.alpha[place, c], rel=1e-12)
     shared = SOLVES[name](H, W, powers_of_two(3))
     assert whole.objective < shared.objective  # on this instance
+
+
+class Alike:
+    """Random numbers that are the same for every column, however many there are."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def uniform(self, low: float, high: float, count: int) -> np.ndarray:
+        return np.full(count, self.rng.uniform(low, high))
+
+    def integers(self, low: int, high: int, count: int, dtype: Any) -> np.ndarray:
+        return np.full(count, self.rng.integers(low, high, dtype=dtype))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", ["admm_plus", "anneal"])
+def test_with_one_scale_a_channel_no_column_waits_for_another(
+    name: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    H, W = problem(seed, d=16, m=6)
+    start = AdmmPlusSettings(iterations=40, polish=False)
+    if name == "anneal":
+        alike = SimpleNamespace(**{**vars(np), "random": SimpleNamespace(default_rng=Alike)})
+        monkeypatch.setattr(anneal, "np", alike)
+
+    def solve(columns: np.ndarray) -> Solution:
+        if name == "admm_plus":
+            return admm_plus.solve(H, columns, powers_of_two(3), dataclasses.replace(start, per_channel=True))
+        how = AnnealSettings(rounds=3, explorations=3, sweeps=30, start=start, per_channel=True)
+        return anneal.solve(H, columns, powers_of_two(3), how)
+
+    joint = solve(W)
+    for c in range(6):
+        own = solve(W[:, :, c : c + 1])
+        assert np.array_equal(own.codes[:, :, 0], joint.codes[:, :, c])
+        assert own.alpha.ravel() == pytest.approx(joint.alpha[:, c], rel=1e-12)
 
 
 @each_solver
@@ -166,6 +207,23 @@ def test_descent_never_raises_the_error_whatever_it_polishes(seed: int, book: st
                 other = own.objective(Point(codes, point.alpha, point.values))
                 if not other >= least * (1 - 1e-12) - 1e-15 * float(np.abs(G).max()):
                     raise AssertionError((other, least))
+
+
+def test_no_single_code_is_better_at_the_scale_that_descent_returns() -> None:
+    """From the nearest point, whose scale is not the best one for its codes."""
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        d = int(rng.integers(2, 6))
+        basis = np.linalg.qr(rng.standard_normal((d, d)))[0]
+        H = ((basis * 10.0 ** rng.uniform(-4, 0, d)) @ basis.T)[None]
+        H, W = 0.5 * (H + H.transpose(0, 2, 1)), rng.standard_normal((1, d, 1))
+        found = coordinate.solve(H, W, powers_of_two(3))
+        assert found.converged
+        G, alpha = found.G[0, :, 0], float(found.alpha)
+        change = alpha * np.array([-1.0, 0.0, 1.0]) - G[:, None]
+        gain = change * (H[0] @ (G - W[0, :, 0]))[:, None] + 0.5 * np.diag(H[0])[:, None] * change**2
+        if not gain.min() >= -1e-9 * found.objective:
+            raise AssertionError((seed, gain.min(), found.objective))
 
 
 @given(seed=seeds)

@@ -85,7 +85,9 @@ class _Builder:
         return self.put(BatchNorm(self.shapes[x][0]), x)
 
 
-def random_pair(kind: Kind, depth: int, rng: np.random.Generator) -> tuple[Network, Network, Array]:
+def random_pair(
+    kind: Kind, depth: int, rng: np.random.Generator, *, prelude: bool = False
+) -> tuple[Network, Network, Array]:
     """A random network, its quantized twin, and images.
 
     Parameters
@@ -96,6 +98,9 @@ def random_pair(kind: Kind, depth: int, rng: np.random.Generator) -> tuple[Netwo
         Number of layers with weights, at least 2.
     rng : numpy.random.Generator
         Draws everything.
+    prelude : bool, optional
+        Whether nodes without weights stand before the first layer that has some: padding, pooling, ReLU or
+        a concatenation, and batch normalization, which then differs between the two. Not for 'fc'.
 
     Returns
     -------
@@ -113,7 +118,7 @@ def random_pair(kind: Kind, depth: int, rng: np.random.Generator) -> tuple[Netwo
     >>> len(original.weighted), len(np.unique(quantized.params[original.weighted[0]]["weight"])) <= 5
     (4, True)
     """
-    original = _fc(depth, rng) if kind == "fc" else _images(kind, depth, rng)
+    original = _fc(depth, rng) if kind == "fc" else _images(kind, depth, rng, prelude=prelude)
     images = rng.standard_normal((IMAGES, *original.input_shape))
     return original, quantized_twin(original, rng, only_weights=kind == "fc"), images
 
@@ -143,9 +148,22 @@ def _fc(depth: int, rng: np.random.Generator) -> Network:
     return Network(tuple(builder.nodes), builder.params, builder.input_shape)
 
 
-def _images(kind: Kind, depth: int, rng: np.random.Generator) -> Network:
+def _prelude(builder: _Builder) -> str:
+    starts: tuple[tuple[Layer, int], ...] = (
+        (ZeroPad2d(1), 1),
+        (MaxPool2d(3, stride=1, padding=1), 1),
+        (AvgPool2d(3, stride=1, padding=1), 1),
+        (ReLU(), 1),
+        (Concat(), 2),
+    )
+    layer, inputs = starts[int(builder.rng.integers(len(starts)))]
+    return builder.norm(builder.put(layer, *[INPUT] * inputs))
+
+
+def _images(kind: Kind, depth: int, rng: np.random.Generator, *, prelude: bool) -> Network:
     builder = _Builder(rng, (int(rng.integers(1, 4)), 7, 7))
-    x = builder.put(ReLU(), builder.conv(INPUT, 4, plain=True))
+    x = _prelude(builder) if prelude else INPUT
+    x = builder.put(ReLU(), builder.conv(x, 4, plain=True))
     fc = 1 if kind != "mixed" else max(1, int(rng.integers(1, max(2, depth // 3))))
     while builder.weighted < depth - fc:
         left = depth - fc - builder.weighted

@@ -68,12 +68,15 @@ def summary(ladder: Ladder, update: UpdateAware) -> str:
     slack = max(rung.slack / rung.value if rung.value > 0 else 0.0 for rung in ladder.rungs if rung.valid)
     lines.append(f"float64: rounding is at most {slack:.1e} of each valid bound")
     if update.available:
+        verb = "bounds" if update.holds else "does not bound"
         lines.append(
-            f"with the weights update, on the run's calibration images: {update.value:.6g} bounds "
+            f"with the weights update, on the run's calibration images: {update.value:.6g} {verb} "
             f"{update.true_error:.6g} ({update.tightness:.3g} times)"
         )
     else:
         lines.append(f"bound with the weights update: not available, {update.reason}")
+    if not update.sound:
+        lines.append("NOT SOUND: the bound with the weights update is violated")
     lines += [f"NOT SOUND: {pair}" for pair in ladder.violated]
     lines += [
         f"NOT SOUND: {rung.title} is violated" for rung in ladder.rungs if rung.valid and not rung.holds

@@ -19,7 +19,8 @@ ORDER = (
 
 IDENTITY = 2.0**-26
 """The residual of the exact identity, relative to the sum of its terms, above which it does not hold: half of
-float64's digits. Chosen here; a wrong slope shows at 1e-3, rounding at 1e-12 (56 layers)."""
+float64's digits; the slack of the rung ``masks``, rounding carried to the end, is added. Chosen here; a wrong
+slope shows at 1e-3, rounding at 1e-12 (56 layers)."""
 
 TITLES = {
     "secant": "secant slopes, exact terms",

@@ -7,7 +7,9 @@ step l moves the layers behind l; after the last step there are none, so
 .. math:: \hat\varepsilon^L = D_L \le D_{L-1} + \Lambda\sqrt{E^L},
 
 with :math:`\Lambda` the constant from the last quantized layer's output to the network's (1 if it is the last
-node). In between, :math:`D_l - D_{l-1}` is what step l cost, its update included.
+node). The step must change nothing but the last layer's weight, from the one it had when :math:`D_{L-1}` was
+measured, and :math:`E^L` must be of all images that D is of; otherwise there is no bound. In between,
+:math:`D_l - D_{l-1}` is what step l cost, its update included.
 """
 
 from __future__ import annotations
@@ -55,6 +57,11 @@ class UpdateAware:
     holds: bool = False
 
     @property
+    def sound(self) -> bool:
+        """Whether nothing contradicts the bound: it holds, or there is none."""
+        return self.holds or not self.available
+
+    @property
     def tightness(self) -> float:
         """Bound over true error."""
         return self.value / self.true_error if self.true_error > 0 else math.nan
@@ -98,26 +105,11 @@ def update_aware(quantized: Network, provenance: Mapping[str, Any]) -> UpdateAwa
     known = UpdateAware(available=False, layers=names, outputs=outputs, errors=errors)
     request = provenance.get("request")
     request = request if isinstance(request, Mapping) else {}
-    settings = request.get("settings")
-    settings = settings if isinstance(settings, Mapping) else {}
-    last, weighted = names[-1], quantized.weighted
-    reason = ""
-    if request.get("fine_tune") is not None:
-        reason = "the network was trained with labels after its last report"
-    elif settings.get("profile") == "released-2019" and settings.get("update"):
-        reason = "the released code's update also moves layers in front of the last one"
-    elif settings.get("reestimate") == "end":
-        reason = "the statistics of batch normalization were computed anew after the last layer"
-    elif settings.get("final_epochs"):
-        reason = "batch normalization and scales moved after the last layer"
-    elif last not in weighted:
-        reason = f"the last report's layer {last!r} is not in the network"
-    elif any(name in quantized.params for name in _behind(quantized, last)) and settings.get("update"):
-        reason = f"the update after {last!r} moved layers behind it"
+    reason = _objection(quantized, request, names[-1])
     if reason:
         return replace(known, reason=reason)
     units = partition(quantized, "nodes")
-    gain = gains(units, constants(units, quantized.params, quantized.shapes), [last])[last]
+    gain = gains(units, constants(units, quantized.params, quantized.shapes), [names[-1]])[names[-1]]
     before = outputs[-2] if len(outputs) > 1 else 0.0
     value = before + gain * errors[-1]
     return replace(
@@ -127,6 +119,38 @@ def update_aware(quantized: Network, provenance: Mapping[str, Any]) -> UpdateAwa
         true_error=outputs[-1],
         holds=outputs[-1] <= value * (1.0 + SLACK),
     )
+
+
+def _objection(quantized: Network, request: Mapping[str, Any], last: str) -> str:
+    # Why the last step of a run with this request proves no bound; empty if it does.
+    settings = request.get("settings")
+    settings = settings if isinstance(settings, Mapping) else {}
+    cascades, few = settings.get("cascades"), settings.get("hessian_images")
+    reason = ""
+    if request.get("fine_tune") is not None:
+        reason = "the network was trained with labels after its last report"
+    elif settings.get("profile") == "released-2019" and settings.get("update"):
+        reason = "the released code's update also moves layers in front of the last one"
+    elif settings.get("reestimate") == "end":
+        reason = "the statistics of batch normalization were computed anew after the last layer"
+    elif settings.get("final_epochs"):
+        reason = "batch normalization and scales moved after the last layer"
+    elif settings.get("absorb"):
+        reason = "batch normalization or biases behind a layer were changed with it"
+    elif isinstance(cascades, int) and cascades > 1:
+        reason = "in a repeated cascade the output before a layer is of the layer already quantized"
+    elif isinstance(few, int) and not _at_most(request.get("images"), few):
+        reason = f"the layer errors are of the first {few} images only"
+    elif last not in quantized.weighted:
+        reason = f"the last report's layer {last!r} is not in the network"
+    elif any(name in quantized.params for name in _behind(quantized, last)) and settings.get("update"):
+        reason = f"the update after {last!r} moved layers behind it"
+    return reason
+
+
+def _at_most(count: object, most: int) -> bool:
+    # Whether the file says that there were no more images than `most`.
+    return isinstance(count, int) and count <= most
 
 
 def _behind(network: Network, name: str) -> list[str]:

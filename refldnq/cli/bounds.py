@@ -75,6 +75,7 @@ def bounds(
     x = preprocess(dataset.images[chosen], np.float64)
     ladder = bound_ladder(model.network, quantized.network, x, batch_size=batch_size)
     update = update_aware(quantized.network, quantized.provenance)
+    sound = ladder.sound and update.sound
     if plot_file is not None:
         from refldnq.bounds.plot import plot_ladder
 
@@ -84,7 +85,7 @@ def bounds(
         "seed": seed,
         **plain(ladder),
         "best": ladder.best.key,
-        "sound": ladder.sound,
+        "sound": sound,
         "update_aware": {**plain(update), "tightness": update.tightness},
     }
     write_json(json_file, plain(record))
@@ -93,5 +94,5 @@ def bounds(
     say_table(RUNG_COLUMNS, rung_rows(ladder.rungs), json_file)
     say("", json_file)
     say(summary(ladder, update), json_file)
-    if not ladder.sound:
+    if not sound:
         raise SystemExit(1)

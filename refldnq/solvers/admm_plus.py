@@ -98,7 +98,7 @@ def solve(
     Returns
     -------
     Solution
-        The best of the start and all iterates, polished.
+        The best of the start and all iterates, scale by scale, polished.
 
     Raises
     ------
@@ -141,7 +141,8 @@ def solve(
 def _iterate(problem: Problem, settings: AdmmPlusSettings) -> tuple[Point, list[float], list[Float64Array]]:
     scale = float(np.einsum("gii->gi", problem.H).mean())
     point = best = problem.nearest(method=settings.projection)
-    objectives, alphas = [problem.objective(point)], [point.alpha]
+    least = problem.objectives(point)
+    objectives, alphas = [float(least.sum())], [point.alpha]
     if not scale > 0:
         return best, objectives, alphas
     eigenvalues, U = np.linalg.eigh(problem.H)
@@ -157,8 +158,8 @@ def _iterate(problem: Problem, settings: AdmmPlusSettings) -> tuple[Point, list[
         lam, last = V - G, rho  # [LDNQ] (18)
         if settings.refit_alpha:
             point = problem.refit(point)
-        objectives.append(problem.objective(point))
+        own = problem.objectives(point)
+        best, least = problem.keep(best, least, point, own)
+        objectives.append(float(own.sum()))
         alphas.append(point.alpha)
-        if objectives[-1] < min(objectives[:-1]):
-            best = point
     return best, objectives, alphas

@@ -1,7 +1,7 @@
 """Simulated annealing of (10) after ADMM with a rising penalty: close to the optimum, in seconds a layer.
 
 All columns walk by themselves at the shared scale; then the scale is fitted to the codes, coordinate descent
-ends the round, and the best result is where the next round starts.
+ends the round, and the best result of every scale is where its next round starts.
 """
 
 from __future__ import annotations
@@ -145,8 +145,9 @@ def solve(
     problem = Problem(H, W, codebook, per_channel=chosen.per_channel, column_weights=column_weights)
     how = replace(chosen.start, per_channel=chosen.per_channel)
     first = admm_plus.solve(H, W, codebook, how, column_weights=column_weights)
-    best, least = problem.point(first), first.objective
-    objectives, alphas = [least], [best.alpha]
+    best = problem.point(first)
+    least = problem.objectives(best)
+    objectives, alphas = [float(least.sum())], [best.alpha]
     rng = np.random.default_rng(chosen.seed)
     descent = CoordinateSettings(per_channel=chosen.per_channel)
     for k in range(chosen.explorations + chosen.rounds):
@@ -156,10 +157,8 @@ def solve(
         begin = Point(best.codes, best.alpha * np.exp(stray), best.values)
         walked = _walk(problem, begin, chosen.temperatures(exploring=exploring), rng)
         point, _, _, _ = descend(problem, walked, descent)
-        objective = problem.objective(point)
-        if objective < least:
-            best, least = point, objective
-        objectives.append(least)
+        best, least = problem.keep(best, least, point, problem.objectives(point))
+        objectives.append(float(least.sum()))
         alphas.append(best.alpha)
     return problem.solution(
         best,

@@ -137,19 +137,23 @@ def descend(
     alphas : list of Array
         The scales at the start and after every sweep.
     converged : bool
-        Whether the last sweep changed nothing.
+        Whether the last sweep and the fit of the scales behind it changed nothing: no single code can lower
+        f at the scales that are returned.
 
     Notes
     -----
     For a fixed scale f is a quadratic in every entry, g_i - [H(g - w)]_i / H_ii its minimum, and the nearest
-    level to it the best code. A sweep that rounding keeps from lowering f is undone and ends the descent.
+    level to it the best code. A sweep that rounding keeps from lowering f is undone, scale by scale, and the
+    descent ends where no scale gained. A sweep that changes no code need not be the last: the start's scale
+    may not be the best one for its codes, and at that one other codes can be better.
     """
     from refldnq._kernels import coordinate as kernels
 
     order = _order(problem.H, settings)
     HW = problem.HW.reshape(-1, problem.d)
     changes = np.zeros(len(HW), dtype=np.int64)
-    objectives, alphas = [problem.objective(point)], [point.alpha]
+    least = problem.objectives(point)
+    objectives, alphas = [float(least.sum())], [point.alpha]
     for _ in range(settings.sweeps):
         codes = point.codes.copy()
         HQ = (point.Q @ problem.H).reshape(HW.shape)
@@ -164,14 +168,12 @@ def descend(
         moved = Point(codes, point.alpha, point.values)
         if settings.refit_alpha:
             moved = problem.refit(moved)
-        objective = problem.objective(moved)
-        if not objective < objectives[-1]:
+        kept, least = problem.keep(point, least, moved, problem.objectives(moved))
+        if kept is point:
             return point, objectives, alphas, True
-        point = moved
-        objectives.append(objective)
+        point = kept
+        objectives.append(float(least.sum()))
         alphas.append(point.alpha)
-        if not changes.any():
-            return point, objectives, alphas, True
     return point, objectives, alphas, False
 
 

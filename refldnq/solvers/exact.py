@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -31,6 +32,10 @@ SLACK = 1e-11
 
 FARTHEST = 2.0**80
 """Scales above this many times max|W| are not searched (chosen here): beyond them lies rounding alone."""
+
+WIDEST = 2.0**10
+"""The largest ratio of an interval's scales (chosen here): what is found at α is known to some roundings of
+½ tr WᵀHW over α, which must be less than the slack at the interval's right end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +78,7 @@ class ExactSolution(Solution):
     ----------
     lower_bound : float
         No G in Ω has a smaller objective, up to rounding (`SLACK`): the objective itself if the search came
-        to its end; -infinity if a search tree was cut off.
+        to its end; -infinity if a search tree was cut off, 0 if rounding decides.
     nodes : int
         Nodes visited.
     """
@@ -106,7 +111,7 @@ def solve(
     -------
     ExactSolution
         With guarantee ``optimal`` if the search came to its end; with ``none``, a note and the best G found
-        if it did not. `iterations` counts the scales that were looked at.
+        if it did not, or if rounding decides. `iterations` counts the scales that were looked at.
 
     Raises
     ------
@@ -121,9 +126,10 @@ def solve(
     solvers at sizes where the truth is within reach, about d = 16 with 3 levels.
 
     ``optimal`` is meant up to rounding: no G in Ω is better by more than `SLACK` times ½ tr WᵀHW. Distances
-    are computed from a triangular factor R with RᵀR = H up to d roundings of H's largest eigenvalue, without
-    a ridge: eigenvalues within that of 0 count as 0, a zero on R's diagonal is no obstacle, and directions
-    that H does not see are searched in full.
+    are computed from a triangular factor R with RᵀR = H, without a ridge: with the diagonal scaled to 1,
+    eigenvalues within d roundings of the largest one count as 0, a zero on R's diagonal is no obstacle, and
+    directions that H does not see are searched in full. If W or the error of the result carries more than
+    the slack in directions that count as unseen, the guarantee is ``none``.
 
     The order of the rows decides how fast branches end: the next row to be fixed, from the last, is the one
     with the largest entry of R. It changes no result.
@@ -161,10 +167,16 @@ def solve(
     codes = search.unordered()
     factor = alpha[:, None, :] if alpha.ndim else alpha
     objective = layer_error(blocks, weight, factor * codebook.values[codes])
-    complete = not search.cut and lower >= objective - SLACK * search.energy(every)
+    slack = SLACK * search.energy(every)
+    # A search that came to its end leaves no gap but one of rounding.
+    decided = lower >= objective - slack and (objective <= 0 or search.unseen(alpha) <= slack)
     notes: tuple[str, ...] = ()
-    if not complete:
+    if search.cut:
+        lower = float("-inf")
         notes = (f"the search ended after {search.spent} nodes: the result need not be optimal",)
+    elif not decided:
+        lower = 0.0
+        notes = ("directions that H sees within rounding alone decide: the result need not be optimal",)
     return ExactSolution(
         codes=codes,
         alpha=alpha,
@@ -173,9 +185,9 @@ def solve(
         solver="exact",
         settings=chosen,
         iterations=search.scales,
-        guarantee="optimal" if complete else "none",
+        guarantee="none" if notes else "optimal",
         notes=notes,
-        lower_bound=float("-inf") if search.cut else min(lower, objective),
+        lower_bound=min(lower, objective),
         nodes=search.spent,
     )
 
@@ -208,7 +220,9 @@ class _Search:
         self.order = np.stack([_search_order(block) for block in H])
         ordered = [block[np.ix_(order, order)] for block, order in zip(H, self.order, strict=True)]
         self.H = np.stack(ordered)
-        self.R = np.stack([_factor(block) for block in self.H])
+        factors = [_factor(block) for block in self.H]
+        self.R = np.stack([R for R, _ in factors])
+        self.dropped = [dropped for _, dropped in factors]
         self.W = np.ascontiguousarray(
             np.take_along_axis(W, self.order[:, :, None], axis=1).transpose(0, 2, 1)
         )
@@ -220,6 +234,16 @@ class _Search:
     def energy(self, columns: Array) -> float:
         """C = ½ tr WᵀHW of some columns."""
         return 0.5 * float(np.vdot(self.W[columns], self.HW[columns]))
+
+    def unseen(self, alpha: Float64Array) -> float:
+        """What the directions that R leaves out carry of W and of the incumbent's error."""
+        G = (alpha[..., None] if alpha.ndim else alpha) * self.values[self.codes]
+        parts = [
+            float(np.vdot(image, image))
+            for dropped, w, g in zip(self.dropped, self.W, G, strict=True)
+            for image in (w @ dropped.T, (g - w) @ dropped.T)
+        ]
+        return 0.5 * sum(parts)
 
     def unordered(self) -> Int8Array:
         """The incumbent's codes in the layer's own order, (g, d, m)."""
@@ -303,8 +327,13 @@ class _Search:
             high = self._at(2 * high.alpha, columns, [high.codes, self.codes], best)
         # ℓ ascends: above a scale where it is 0 nothing is gained.
         self.cut |= high.alpha >= farthest
-        intervals = [(_chord_minimum(low, high), 0, low, high)]
-        number = 0
+        ends = [low]
+        while high.alpha > WIDEST * ends[-1].alpha and not self.cut:
+            ends.append(self._at(WIDEST * ends[-1].alpha, columns, [ends[-1].codes, self.codes], best))
+        pairs = pairwise([*ends, high])
+        intervals = [(_chord_minimum(*pair), number, *pair) for number, pair in enumerate(pairs)]
+        heapq.heapify(intervals)
+        number = len(intervals)
         while intervals and not self.cut and intervals[0][0] < -best.gain - slack:
             _, _, left, right = heapq.heappop(intervals)
             alpha = _crossing(left, right)
@@ -315,8 +344,9 @@ class _Search:
             codes[columns] = self.decode(alpha, columns & ~same, [left.codes, right.codes])[columns]
             middle = self.point(alpha, codes, columns)
             best.take(middle)
-            if alpha * middle.line >= alpha * (0.5 * left.A * alpha - left.c) - slack:
-                continue  # nothing lies below the two lines
+            # Where the lines cross, the flatter one has its value with fewer rounding errors.
+            if middle.line >= 0.5 * right.A * alpha - right.c - slack / right.alpha:
+                continue  # up to the right end nothing lies below the two lines by more than the slack
             for pair in ((left, middle), (middle, right)):
                 number += 1
                 heapq.heappush(intervals, (_chord_minimum(*pair), number, *pair))
@@ -398,23 +428,40 @@ def _search_order(block: Float64Array) -> Array:
     return np.array(order[::-1])
 
 
-def _factor(block: Float64Array) -> Float64Array:
-    """Upper triangular R with RᵀR = H; eigenvalues within rounding of 0 count as 0.
+def _factor(block: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Upper triangular R with RᵀR = H, and what it leaves out: eigenvalues within rounding of 0 count as 0.
+
+    Returns
+    -------
+    R : Array, shape (d, d)
+        The factor.
+    dropped : Array, shape (k, d)
+        ``dropped.T @ dropped`` is H - RᵀR but for the signs of eigenvalues.
 
     Raises
     ------
     ValueError
         If an eigenvalue is negative beyond rounding.
 
+    Notes
+    -----
+    Rows of H may be of very different sizes, and a small one counts where the weight is large: what is within
+    rounding of 0 is decided when the diagonal is 1, up to a power of two, so that scaling rounds nothing.
+
     Examples
     --------
-    >>> abs(_factor(np.array([[4.0, 2.0], [2.0, 1.0]])).round(12))
+    >>> abs(_factor(np.array([[4.0, 2.0], [2.0, 1.0]]))[0].round(12))
     array([[2., 1.],
            [0., 0.]])
     """
-    values, vectors = np.linalg.eigh(block)
-    rounding = 4 * len(block) * UNIT * max(float(values[-1]), 0.0)
-    if values[0] < -max(rounding, 1e-10 * abs(float(values[-1]))):
-        raise ValueError(f"`H` must be positive semidefinite, got the eigenvalue {values[0]}.")
-    root = np.sqrt(np.where(values > rounding, values, 0.0))
-    return np.ascontiguousarray(np.linalg.qr(root[:, None] * vectors.T, mode="r"))
+    extremes = np.linalg.eigvalsh(block)[[0, -1]]
+    if extremes[0] < -1e-10 * abs(float(extremes[1])):
+        raise ValueError(f"`H` must be positive semidefinite, got the eigenvalue {extremes[0]}.")
+    diagonal = np.diagonal(block)
+    scale = np.ones(len(block))
+    np.exp2(np.round(0.5 * np.log2(diagonal, where=diagonal > 0, out=np.zeros(len(block)))), out=scale)
+    values, vectors = np.linalg.eigh(block / scale / scale[:, None])
+    kept = values > 4 * len(block) * UNIT * max(float(values[-1]), 0.0)
+    rows = np.sqrt(np.abs(values))[:, None] * vectors.T
+    R = np.linalg.qr(np.where(kept[:, None], rows, 0.0), mode="r") * scale
+    return np.ascontiguousarray(R), rows[~kept] * scale

@@ -162,26 +162,10 @@ def quantize(
     answers = matrix(ordered.H)
     start = problem.nearest()
     factors = settings.factors if problem.codebook.kind == "scaled" else np.ones(1)
-    best: Point | None = None
-    least = np.full(len(start.alpha), np.inf)
+    best, least = start, np.full(len(start.alpha), np.inf)
     for factor in factors:
         point = Point(ordered.codes(kernel, answers, start, factor), factor * start.alpha, start.values)
         if settings.refit_alpha:
             point = problem.refit(point)
-        objectives = problem.objectives(point)
-        if best is None:
-            best, least = point, objectives
-            continue
-        better = objectives < least
-        if problem.codebook.kind == "free" or len(least) == 1:
-            best = point if better.all() else best
-        elif better.any():
-            columns = better.reshape(problem.groups, problem.outputs, 1)
-            best = Point(
-                np.where(columns, point.codes, best.codes),
-                np.where(better, point.alpha, best.alpha),
-                point.values,
-            )
-        least = np.minimum(least, objectives)
-    assert best is not None
+        best, least = problem.keep(best, least, point, problem.objectives(point))
     return problem.solution(best, solver=name, settings=settings, iterations=len(factors))

@@ -134,6 +134,51 @@ class Problem:
         """f(G) of (10)."""
         return float(self.objectives(point).sum())
 
+    def keep(
+        self, best: Point, least: Float64Array, point: Point, objectives: Float64Array
+    ) -> tuple[Point, Float64Array]:
+        """The better of two points for every scale by itself, and its part of (10).
+
+        Parameters
+        ----------
+        best : Point
+            The best so far.
+        least : Array, shape (r,)
+            Its `objectives`.
+        point : Point
+            Another; it wins where its part of (10) is strictly smaller. A free set has one scale.
+        objectives : Array, shape (r,)
+            Its `objectives`.
+
+        Returns
+        -------
+        best : Point
+            `best` itself if the other is nowhere better.
+        least : Array, shape (r,)
+            Its parts of (10).
+
+        Examples
+        --------
+        Two columns, each better in another point:
+
+        >>> from refldnq.codebook import fixed
+        >>> W = np.array([[[1.0, 0.0]]])
+        >>> problem = Problem(np.ones((1, 1, 1)), W, fixed([0.0, 1.0]), per_channel=True)
+        >>> ones, zeros = (Point(np.full((1, 2, 1), k, np.int8), np.ones(2), np.arange(2.0)) for k in (1, 0))
+        >>> best, least = problem.keep(ones, problem.objectives(ones), zeros, problem.objectives(zeros))
+        >>> best.codes.ravel(), least
+        (array([1, 0], dtype=int8), array([0., 0.]))
+        """
+        better = objectives < least
+        if not better.any():
+            return best, least
+        if better.all():
+            return point, objectives
+        columns = better.reshape(self.groups, self.outputs, 1)
+        codes = np.where(columns, point.codes, best.codes)
+        alpha = np.where(better, point.alpha, best.alpha)
+        return Point(codes, alpha, point.values), np.where(better, objectives, least)
+
     def refit(self, point: Point) -> Point:
         r"""The same codes with the scales, or the free values, that are best for them in the norm of H.
 
