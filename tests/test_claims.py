@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,21 @@ from browser import open_page
 
 from refldnq.verify import claims as registry
 from refldnq.verify.arithmetic import has_flint
-from refldnq.verify.claims import claims, position
+from refldnq.verify.claims import (
+    _admm,
+    _networks,
+    algorithm1_line3,
+    algorithm1_line4,
+    algorithm1_line6,
+    claims,
+    position,
+)
 from refldnq.verify.claims.base import Claim, Mutation, Statement
 from refldnq.verify.falsifier import decide
 from refldnq.verify.reporting.markdown import to_html
 from refldnq.verify.reporting.mathml import mathml
 from refldnq.verify.reporting.mutations import Kill, kill, kills_markdown
+from refldnq.verify.reporting.results import run_checks
 
 pytest.importorskip("hypothesis", reason="needs hypothesis")
 if not has_flint():
@@ -44,6 +54,29 @@ def statements(claim: Claim) -> Iterator[Statement]:
 def each_claim(wanted: Callable[[Claim], bool] = lambda claim: True) -> pytest.MarkDecorator:
     chosen = {name: claim for name, claim in CLAIMS.items() if wanted(claim)}
     return pytest.mark.parametrize("claim", chosen.values(), ids=chosen)
+
+
+def _doubled(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given: [2 * Y for Y in right(*given)]
+
+
+def _constant(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda H, W, *given: 0 * W + 1
+
+
+def _first_rounding(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda H, W, codebook, settings: right(H, W, codebook, replace(settings, iterations=1))
+
+
+def _by_labels(right: Callable[..., Any]) -> Callable[..., Any]:
+    """An Algorithm 1 whose result depends on what no argument tells: every call gives another one."""
+    calls: list[int] = []
+
+    def wrong(network: Any, images: Any, settings: Any, rng: Any) -> Any:
+        calls.append(0)
+        return right(network, images * (1 + len(calls)) + len(calls), settings, rng)
+
+    return wrong
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +177,29 @@ def test_a_file_is_named_after_its_claim(tmp_path: Path, monkeypatch: pytest.Mon
     finally:
         registry.claims.cache_clear()
         sys.modules.pop(f"{registry.__name__}.other_name", None)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "nonsense"),
+    [
+        pytest.param(algorithm1_line4, "activations", _doubled, id="networks of line 4"),
+        pytest.param(_admm, "proximal", _constant, id="proximal step of line 3"),
+        pytest.param(algorithm1_line3, "admm", _first_rounding, id="the package's ADMM, line 3"),
+        pytest.param(algorithm1_line6, "ldnq", _by_labels, id="Algorithm 1 that sees labels, line 6"),
+    ],
+)
+def test_nonsense_in_the_programs_of_algorithm_1_is_noticed(
+    module: Any, name: str, nonsense: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a check computes with must matter to it, not the statement alone."""
+    claim = algorithm1_line3.CLAIM if module is _admm else module.CLAIM
+    monkeypatch.setattr(module, name, nonsense(getattr(module, name)))
+    assert not run_checks(claim).ok
+
+
+def test_no_instance_certifies_nothing() -> None:
+    claim = next(claim for claim in CLAIMS.values() if claim.corrected and claim.corrected.sides)
+    assert not _networks.certified("none", lambda: ()).run(claim).ok
 
 
 def test_a_mutation_that_changes_nothing_survives() -> None:

@@ -195,6 +195,29 @@ def test_undefined_sides_violate_nothing() -> None:
     assert found.decided is None
     assert not found.refuted
     assert found.left == "undefined"
+    assert (found.defined, found.telling) == (0, 0)
+    assert not found.survived
+
+
+def test_sides_that_say_nothing_survive_nothing() -> None:
+    """A statement whose assumption never holds is true of every instance, and has not been searched."""
+
+    def sides(instance: Instance, arithmetic: Arithmetic) -> tuple[Any, Any]:
+        return arithmetic.number(0), arithmetic.number(0)
+
+    found = search(sides, tries=50)
+    assert found.defined == found.evaluations
+    assert (found.telling, found.searched, found.survived) == (0, False, False)
+
+
+def test_the_share_of_telling_instances_is_counted() -> None:
+    def sides(instance: Instance, arithmetic: Arithmetic) -> tuple[Any, Any]:
+        a = arithmetic.number(instance["a"])
+        return (a, 2 * a) if instance["a"] > 0 else (arithmetic.number(0), arithmetic.number(0))
+
+    found = search(sides, tries=200)
+    assert found.survived
+    assert 0 < found.telling < found.defined == found.evaluations
 
 
 def test_assumptions_are_respected() -> None:

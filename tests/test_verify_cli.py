@@ -19,7 +19,8 @@ from click.testing import CliRunner, Result
 
 from refldnq.cli import main
 from refldnq.verify import claims as registry
-from refldnq.verify.arithmetic import ball
+from refldnq.verify.arithmetic import ball, has_flint
+from refldnq.verify.claims._examined import survives
 from refldnq.verify.claims.base import (
     Check,
     Claim,
@@ -29,6 +30,7 @@ from refldnq.verify.claims.base import (
     Mutation,
     Statement,
 )
+from refldnq.verify.falsifier import Space, instances, rationals
 from refldnq.verify.reporting.figures import figure_svg
 from refldnq.verify.reporting.markdown import to_html
 from refldnq.verify.reporting.mathml import FormulaError, mathml
@@ -143,6 +145,39 @@ def test_without_flint_it_says_what_it_could_not_certify(plant: Any, monkeypatch
     assert last == "Not certified without python-flint (pip install 'refldnq[verify]'): planted-two."
 
 
+def test_a_failure_beside_something_uncertified_is_a_failure(
+    plant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "flint", None)
+    plant(planted("planted-one", WEAK, BAD))
+    result = invoke("--jobs", 1)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "Not re-established: planted-one."
+
+
+def test_a_search_that_only_balls_can_decide_is_not_certified_without_flint(
+    plant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Irrational sides that no certified check decides elsewhere: float64 alone must not count."""
+
+    def sides(instance: Any, arithmetic: Any) -> tuple[Any, Any]:
+        return arithmetic.sqrt(arithmetic.number(2)), arithmetic.number(2 + abs(instance["a"]))
+
+    statement = replace(PRINTED, sides=sides)
+    claim = replace(
+        planted("planted-one", survives(Space(lambda: instances(a=rationals())), seed=1, tries=40)),
+        corrected=statement,
+    )
+    if has_flint():
+        plant(claim)
+        assert invoke("--jobs", 1).exit_code == 0
+    monkeypatch.setitem(sys.modules, "flint", None)
+    plant(claim)
+    result = invoke("--jobs", 1)
+    assert result.exit_code == 1, result.output
+    assert result.stdout.splitlines()[-1].startswith("Not certified without python-flint")
+
+
 def certifying() -> list[str]:
     """The names of the claims whose verdict needs python-flint."""
     return [claim.id for claim in registry.claims() if any(c.kind == "certified" for c in claim.checks)]
@@ -166,7 +201,7 @@ def test_only_chooses_and_keeps_the_order() -> None:
 
 def test_unknown_claims_are_refused() -> None:
     result = invoke("--only", "eq99")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr == (
         "refldnq: error: `claim` must be the name of a claim, got 'eq99'; refldnq verify lists all.\n"
     )
@@ -327,6 +362,21 @@ def test_formulas_that_need_a_rewriting(latex: str) -> None:
 @pytest.mark.parametrize("latex", [r"\foo{1}", r"\frac{1", r"{1", r"\begin{foo}1&2\end{foo}"])
 def test_formulas_that_cannot_be_shown_are_refused(latex: str) -> None:
     with pytest.raises(FormulaError, match="`latex` must"):
+        mathml(latex)
+
+
+@pytest.mark.parametrize("command", ["text", "textbf", "mbox"])
+def test_words_in_a_formula_are_words(command: str) -> None:
+    shown = to_html(rf"a $\{command}{{<script>alert(1)</script> & \& </mtext><b>}}$ b")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+    assert "&lt;/mtext&gt;&lt;b&gt;" in shown
+    assert shown.count("&amp;") == 2
+    assert not re.search(r"<(script|b)\b", shown)
+
+
+@pytest.mark.parametrize("latex", [r"\text{{<b>}}", r"\style{<b>}{x}", r"\href{javascript:alert(1)}{x}"])
+def test_what_is_no_formula_is_refused(latex: str) -> None:
+    with pytest.raises(FormulaError, match="nothing but a formula"):
         mathml(latex)
 
 

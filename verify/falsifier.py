@@ -60,6 +60,12 @@ UNDEFINED = "undefined"
 FAILURES = (ArithmeticError, ValueError)
 """What sides raise on an instance on which they are not defined, such as a division by zero."""
 
+DEFINED = 0.5
+"""Least share of the instances on which the sides must be defined for a search to count; chosen here."""
+
+TELLING = 0.25
+"""Least share of them on which the inequality must say more than 0 <= 0; chosen here."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -103,6 +109,11 @@ class Search:
         The sides at `worst`: exact, or balls, or float64.
     evaluations : int
         Number of instances on which the sides were computed.
+    defined : int
+        Number of these on which the sides are defined.
+    telling : int
+        Number of those on which not both sides are 0. Sides that are 0 and 0 wherever a statement assumes
+        something make the others vacuous.
     seconds : float
         Time taken.
     """
@@ -114,6 +125,8 @@ class Search:
     left: str
     right: str
     evaluations: int
+    defined: int
+    telling: int
     seconds: float
 
     @property
@@ -123,8 +136,18 @@ class Search:
 
     @property
     def survived(self) -> bool:
-        """Whether no violation was found: at most rounding lies above 1, and nothing proved to."""
-        return not self.refuted and self.largest <= 1 + ROUNDING
+        """Whether no violation was found: at most rounding lies above 1, and nothing proved to.
+
+        Never where the sides are not defined on enough instances, or are 0 and 0 on almost all.
+        """
+        return not self.refuted and self.searched and self.largest <= 1 + ROUNDING
+
+    @property
+    def searched(self) -> bool:
+        """Whether the inequality was put to the test often enough."""
+        return self.defined >= DEFINED * self.evaluations and self.telling >= max(
+            1, TELLING * self.evaluations
+        )
 
 
 def falsify(
@@ -187,6 +210,8 @@ def falsify(
         left=left,
         right=right,
         evaluations=hunt.evaluations,
+        defined=hunt.defined,
+        telling=hunt.telling,
         seconds=time.perf_counter() - began,
     )
 
@@ -229,12 +254,18 @@ def decide(sides: Sides, instance: Instance) -> bool | None:
 
 def ratio(sides: Sides, instance: Instance) -> float:
     """Left over right in float64, see `quotient`; 0 on an instance on which the sides are not defined."""
+    pair = rounded(sides, instance)
+    return 0.0 if pair is None else quotient(*pair)
+
+
+def rounded(sides: Sides, instance: Instance) -> tuple[float, float] | None:
+    """The sides in float64; None where they are not defined, or no numbers."""
     with np.errstate(all="ignore"):
         try:
-            left, right = sides(instance, FLOAT)
-            return quotient(float(left), float(right))
+            left, right = (float(side) for side in sides(instance, FLOAT))
         except FAILURES:
-            return 0.0
+            return None
+    return None if math.isnan(left) or math.isnan(right) else (left, right)
 
 
 def quotient(left: float, right: float) -> float:
@@ -301,6 +332,8 @@ class _Hunt:
         self.space = space
         self.deadline = deadline
         self.evaluations = 0
+        self.defined = 0
+        self.telling = 0
         self.best: list[tuple[float, Instance]] = []
 
     def admitted(self, instance: Instance) -> bool:
@@ -309,7 +342,12 @@ class _Hunt:
     def measure(self, instance: Instance) -> float:
         """The ratio of an admitted instance."""
         self.evaluations += 1
-        value = ratio(self.sides, instance)
+        pair = rounded(self.sides, instance)
+        if pair is None:
+            return 0.0
+        self.defined += 1
+        self.telling += pair != (0.0, 0.0)
+        value = quotient(*pair)
         # Rounding beside a right side of 0 must not end the search.
         return value if value < math.inf or decide(self.sides, instance) is False else 0.0
 

@@ -53,7 +53,10 @@ def verify(only: str | None, json_file: Path | None, html_file: Path | None, job
     if only is None:
         chosen = registry.claims()
     else:
-        names = {registry.find(name.strip()).id for name in only.split(",")}
+        try:
+            names = {registry.find(name.strip()).id for name in only.split(",")}
+        except ValueError as unknown:
+            raise click.UsageError(str(unknown)) from unknown
         chosen = tuple(claim for claim in registry.claims() if claim.id in names)
     if html_file is not None:
         from refldnq.verify.reporting.page import check_packages, results_html

@@ -85,7 +85,8 @@ def on_all(
             if not satisfies(statement, instance):
                 return Finding(ok=False, text=f"violated by instance {count}: {brief(instance)}")
         tail = f"; {note}" if note else ""
-        return Finding(ok=count > 0, text=f"holds on {count} rational instances, exactly{tail}")
+        how = "in float64" if kind == "float" else "exactly"
+        return Finding(ok=count > 0, text=f"holds on {count} rational instances, {how}{tail}")
 
     return Check(name=name, kind=kind, run=run)
 
@@ -181,17 +182,33 @@ def survives(
     Returns
     -------
     Check
-        Of kind ``search``.
+        Of kind ``search``; fails, too, where the sides are hardly ever defined or always 0 and 0.
     """
 
     def run(claim: Claim) -> Finding:
         sides = stated(claim, which).sides
         assert sides is not None
         found = falsify(sides, space, np.random.default_rng(seed), seconds=seconds, tries=tries)
+        empty, vacuous = found.evaluations - found.defined, found.defined - found.telling
+        parts = [f"{empty} not defined"] * (empty > 0) + [f"{vacuous} of 0 <= 0"] * (vacuous > 0)
+        share = f" ({', '.join(parts)})" if parts else ""
         if found.refuted:
             text = f"refuted: {found.left} > {found.right} at {brief(found.worst)}"
         else:
-            text = f"no violation in {found.evaluations} evaluations, largest ratio {found.largest:.6g}"
-        return Finding(ok=found.survived, text=text, numbers={"ratio": min(found.largest, 1e300)})
+            text = (
+                f"no violation in {found.evaluations} evaluations{share}, largest ratio {found.largest:.6g}"
+            )
+        return Finding(
+            ok=found.survived,
+            # Without balls irrational sides are compared in float64 alone.
+            certified=found.decided is not None or has_flint(),
+            text=text if found.searched or found.refuted else f"hardly searched: {text}",
+            numbers={
+                "ratio": min(found.largest, 1e300),
+                "evaluations": found.evaluations,
+                "defined": found.defined,
+                "telling": found.telling,
+            },
+        )
 
     return Check(name=f"search for violations of the {which} form", kind="search", run=run)

@@ -171,8 +171,8 @@ CORRECTED = Statement(
 )
 
 EXAMPLE = Counterexample(
-    instance=instance(Fraction(1, 10), np.ones((3, 3), dtype=int)),
-    shown="α = 1/10, Q = ones(3×3): A = 3/10 <= 1/100·9 = 9/100 is false; 3/10 <= 1/10·√9 = 3/10 is true",
+    instance=instance(Fraction(1, 2), [[1]]),
+    shown="α = 1/2, Q = (1): A = 1/2 <= 1/4·1 = 1/4 is false; 1/2 <= 1/2·√1 is true",
 )
 
 CLAIM = Claim(
@@ -181,7 +181,7 @@ CLAIM = Claim(
     source="after (19), and the end of the proof",
     printed=PRINTED,
     verdict="false",
-    reason="the root is missing: 3/10 <= 9/100",
+    reason="the root is missing: 1/2 <= 1/4",
     corrected=CORRECTED,
     counterexample=EXAMPLE,
     proof=r"""
@@ -212,7 +212,7 @@ $\square$
         Mutation(name="printed: A squared", changes={"printed": replace(PRINTED, sides=squared)}),
         Mutation(
             name="counterexample: α = 1",
-            changes={"counterexample": replace(EXAMPLE, instance=instance(1, np.ones((3, 3), dtype=int)))},
+            changes={"counterexample": replace(EXAMPLE, instance=instance(1, [[1]]))},
         ),
     ),
 )

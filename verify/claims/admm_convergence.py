@@ -20,9 +20,16 @@ from refldnq.solvers.admm import solve as admm
 from refldnq.solvers.lyapunov import check_run
 from refldnq.verify.arithmetic import EXACT
 from refldnq.verify.claims._admm import best, error, fixed, free, gradient, kept_dual, lagrangian, run, step
-from refldnq.verify.claims._examined import by_hand, on_all, survives
+from refldnq.verify.claims._examined import by_hand, on_all, refuted, survives
 from refldnq.verify.claims._rational import draw, exact, identity, inner, row_sum, solve, squares
-from refldnq.verify.claims.admm_no_convergence import SCALAR, TIGHT, TIGHT_SCALAR, fixed_point_exists
+from refldnq.verify.claims.admm_no_convergence import (
+    SCALAR,
+    SEARCHED,
+    TIGHT,
+    TIGHT_SCALAR,
+    above,
+    fixed_point_exists,
+)
 from refldnq.verify.claims.base import (
     Check,
     Claim,
@@ -214,12 +221,11 @@ CLAIM = Claim(
     source="section 3.1, (13)-(18)",
     printed=Statement(
         latex=r"(13)\text{-}(18)\ \text{converges}",
-        words="the iteration converges, as ADMM does for convex problems; no condition on ρ is stated",
+        words="read as: the iteration converges, as for convex problems; no condition on ρ is stated",
         sides=fixed_point_exists,
     ),
     verdict="true with a fix",
-    reason="for ρ > λ_max(H) and the exact projection, by a Lyapunov function; the condition "
-    "cannot be weakened",
+    reason="for ρ > λ_max(H) and the exact projection, by a Lyapunov function; not in general below λ_max",
     corrected=theorem(guaranteed, kept_dual),
     counterexample=Counterexample(
         instance=SCALAR,
@@ -258,13 +264,16 @@ fixed point since $P$ has a closed graph. For a free scale and $HQ\ne0$ for all 
 $G^k$ is bounded, its limit points are fixed points, of which there is at most one for each $Q$; a bounded
 sequence with $\Delta G\to0$ and finitely many limit points converges. $\square$
 
-**Tight.** For every $\rho<\lambda_{\max}$ there are instances without a fixed point (claim on missing
-convergence). Inexact projections keep the descent as long as $\|V^k-G^{k+1}\|\le\|V^k-G^k\|$.
+**Not below.** For every $\rho<\lambda_{\max}$ there are instances without a fixed point (claim on missing
+convergence). At $\rho=\lambda_{\max}$ the optimum of (10) is a fixed point; whether the iteration converges
+there is neither proved nor refuted here. Inexact projections keep the descent as long as
+$\|V^k-G^{k+1}\|\le\|V^k-G^k\|$.
 """,
     checks=(
         by_hand(corrected=False),
         on_all("identities, descent and starts in rationals", samples, which="corrected"),
-        Check(name="tightness", kind="exact", run=tight),
+        Check(name="below λ_max", kind="exact", run=tight),
+        refuted(SEARCHED, seed=79, tries=300),
         survives(SPACE, seed=77, tries=250),
         Check(name="the runtime check and the library in float64", kind="float", run=floating),
     ),
@@ -285,6 +294,12 @@ convergence). Inexact projections keep the descent as long as $\|V^k-G^{k+1}\|\l
         Mutation(
             name="λ⁰ = 0 is said to be as good a start",
             changes={"corrected": theorem(guaranteed, lambda H, W, rho, G: 0 * G)},
+        ),
+        Mutation(
+            name="the printed statement for ρ of at least λ_max only",
+            changes={
+                "printed": Statement(latex=r"\rho\ge\lambda", words="ρ ≥ λ_max", sides=above(Fraction(1)))
+            },
         ),
         Mutation(
             name="ρ = 2 > λ_max in the counterexample",

@@ -213,7 +213,7 @@ CLAIM = Claim(
     source="section 3.1, (13)-(18)",
     printed=Statement(
         latex=r"(13)\text{-}(18)\ \text{has a fixed point and converges for every}\ \rho>0",
-        words="the iteration has a fixed point, as convergence needs, whatever ρ",
+        words="read as: the iteration has a fixed point, as convergence needs, whatever ρ",
         sides=fixed_point_exists,
     ),
     verdict="false",

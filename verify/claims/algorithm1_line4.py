@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from refldnq.verify.arithmetic import EXACT
 from refldnq.verify.claims._examined import by_hand, on_all
+from refldnq.verify.claims._networks import by_library, by_loops
 from refldnq.verify.claims._networks_fc import activations
-from refldnq.verify.claims._rational import exact, squares
+from refldnq.verify.claims._rational import exact, inner, squares
 from refldnq.verify.claims.base import Check, Claim, Counterexample, Finding, Instance, Mutation, Statement
+from refldnq.verify.reporting.values import as_text
 
 
 def objective(instance: Instance, teacher: str) -> Any:
@@ -36,18 +40,61 @@ def same_symbol(instance: Instance) -> bool:
     return restores(instance, "theta")
 
 
-def frozen(instance: Instance) -> bool:
-    """With the teacher frozen at the original weights; and the value is the final error squared, times n."""
-    first = activations(instance["Y"], [instance["bar"]], EXACT)[-1]
-    student = activations(instance["Y_hat"], [instance["theta"]], EXACT)[-1]
-    return restores(instance, "bar") and squares(student - first) == objective(instance, "bar")
+def outputs(instance: Instance, teacher: str) -> list[tuple[Any, Any]]:
+    """The student's and the teacher's outputs, by loops and by the package's layers in float64."""
+    pairs = []
+    for network in (by_loops, by_library):
+        student = network(instance["Y_hat"], [instance["theta"]])
+        pairs.append((student, network(instance["Y"], [instance[teacher]])))
+    return pairs
+
+
+def frozen(instance: Instance, *, teacher: str = "bar", factor: int = 1) -> bool:
+    """With the teacher frozen at the original weights: the value is n ε̂², and 0 iff the output is restored.
+
+    The mean squared final error ε̂² comes from two other evaluations of the networks.
+    """
+    value, n = objective(instance, "bar"), instance["Y"].shape[1]
+    for student, first in outputs(instance, teacher):
+        squared = sum((a - b) ** 2 for a, b in zip(student.ravel(), first.ravel(), strict=True)) / n
+        if value != factor * n * squared or (value == 0) != bool((student == first).all()):
+            return False
+    return True
 
 
 def overwritten(instance: Instance) -> bool:
     """The teacher after the assignment of line 4, which are the student's weights: an error."""
-    student = activations(instance["Y_hat"], [instance["theta"]], EXACT)[-1]
-    teacher = activations(instance["Y"], [instance["theta"]], EXACT)[-1]
-    return bool(squares(student - teacher) == objective(instance, "bar"))
+    return frozen(instance, teacher="theta")
+
+
+def minimizer(claim: Claim) -> Finding:
+    """Θ = wΣyŷ/Σŷ² minimizes the frozen objective of one weight w > 0 and inputs that are not negative."""
+    assert claim.counterexample is not None
+    assert claim.corrected is not None
+    assert claim.corrected.holds is not None
+    holds, rng = claim.corrected.holds, np.random.default_rng(4202)
+    drawn = [
+        {name: exact(rng.integers(1, 6, (1, n))) for name, n in (("Y", 3), ("Y_hat", 3), ("bar", 1))}
+        for _ in range(40)
+    ]
+    count, first = 0, None
+    for own in (claim.counterexample.instance, *drawn):
+        Y, Y_hat, w = own["Y"], own["Y_hat"], own["bar"]
+        best = w * inner(Y.ravel(), Y_hat.ravel()) / inner(Y_hat.ravel(), Y_hat.ravel())
+        first = best[0, 0] if first is None else first
+        there = {**own, "theta": best}
+        least = objective(there, "bar")
+        near = [
+            objective({**own, "theta": best + step}, "bar")
+            for step in (-1, Fraction(-1, 100), Fraction(1, 100), 1)
+        ]
+        bottom = best[0, 0].denominator
+        dyadic = bottom & (bottom - 1) == 0  # float64 computes with those without rounding
+        if min(near) <= least or (dyadic and not holds(there)):
+            return Finding(ok=False, text=f"{as_text(there)} is no minimizer, or the value is another")
+        count += 1
+    text = f"Θ = {first} for the counterexample, of value 0; the formula on {count} pairs of inputs"
+    return Finding(ok=first == Fraction(1, 2), text=text)
 
 
 def cases() -> Iterator[Instance]:
@@ -90,7 +137,7 @@ CORRECTED = Statement(
     latex=r"\min_\Theta\|f(\hat Y^l;\Theta)-f(Y^l;\bar\Theta^{(0)}_{[l+1..L]})\|_F^2,\qquad"
     r"\bar\Theta^{(0)}\text{ original, frozen}",
     words="with the second network frozen at the original weights; the value is n times the squared final "
-    "error",
+    "error, and 0 if and only if the original output is restored",
     holds=frozen,
 )
 
@@ -119,13 +166,22 @@ step; a copy of the original network is needed. For $l=L$ the set $[l+1..L]$ is 
 """,
     checks=(
         by_hand(),
-        on_all("frozen teacher", cases, which="corrected"),
+        on_all(
+            "frozen teacher, against loops and the package's layers",
+            cases,
+            which="corrected",
+        ),
+        Check(name="the minimizer", kind="exact", run=minimizer),
         Check(name="the useless minimizer", kind="exact", run=useless),
     ),
     mutations=(
         Mutation(
             name="corrected: teacher overwritten",
             changes={"corrected": replace(CORRECTED, holds=overwritten)},
+        ),
+        Mutation(
+            name="corrected: 2n in place of n",
+            changes={"corrected": replace(CORRECTED, holds=partial(frozen, factor=2))},
         ),
         Mutation(
             name="corrected: the same symbol", changes={"corrected": replace(CORRECTED, holds=same_symbol)}

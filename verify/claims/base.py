@@ -166,7 +166,8 @@ class Claim:
     reason : str
         The verdict's reason in one line.
     corrected : Statement, optional
-        What is true instead; None where the printed statement is true or nothing replaces it.
+        What is true instead; of a true or empirical claim, what holds moreover and is not printed. None where
+        there is nothing to say.
     proof : str
         Why the corrected (or printed, if true) statement holds, in Markdown with LaTeX between dollars.
     counterexample : Counterexample, optional

@@ -7,12 +7,20 @@ Hessian, n² products a patch, usually the largest part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from refldnq.verify.claims._counting import Counter, counted, factorize, substitute
+from refldnq.verify.claims._counting import (
+    Counter,
+    alternation_pass,
+    counted,
+    exact_sweep,
+    factorize,
+    substitute,
+)
 from refldnq.verify.claims._examined import by_hand, on_all
 from refldnq.verify.claims.base import (
     Check,
@@ -70,6 +78,47 @@ def measured(d: int, m: int, iterations: int) -> int:
     return counter.products
 
 
+def projected(d: int, m: int, b: int) -> tuple[Counter, Counter, Counter]:
+    """What one pass of the alternation, the exact sweep and the dual step (18) of a layer take, counted."""
+    rng = np.random.default_rng(100 * d + m)
+    levels = np.array([0, *(2**j for j in range(b + 1))], dtype=float)
+    W = rng.standard_normal(d * m)
+    counters = Counter(), Counter(), Counter()
+    own = [counted(v, counters[0]) for v in (W, [abs(W).mean()], levels, (levels[1:] + levels[:-1]) / 2)]
+    alternation_pass(own[0], own[1][0], own[2], own[3])
+    given = (W, levels, (levels[1:] + levels[:-1]) / 2, np.diff(levels), np.diff(levels**2))
+    exact_sweep(*(counted(v, counters[1]) for v in given))
+    lam, theta, G = (counted(rng.standard_normal(d * m), counters[2]) for _ in range(3))
+    lam + theta - G  # [LDNQ] (18)
+    return counters
+
+
+def linear(instance: Instance, *, products: int = 3, sums: int = 2, logarithm: bool = True) -> bool:
+    """The projection and the dual step of N = md weights.
+
+    A pass takes 3N + 1 products and at most M = N(b+1) comparisons; the sweep 4M products, and M log M
+    comparisons for sorting; (18) 2N sums and no product.
+    """
+    d, m, _ = sizes(instance)
+    N, b = d * m, int(instance["b"])
+    M = N * (b + 1)
+    one, sweep, dual = projected(d, m, b)
+    passes = one.products == products * N + 1 and one.sums == 2 * (N - 1) and one.comparisons <= M
+    sorting = M * ((M - 1).bit_length() if logarithm else 0) + M + 1
+    sweeps = sweep.products == 4 * M and sweep.sums == 2 * M + 1 and sweep.comparisons <= sorting
+    return passes and sweeps and dual.products == dual.comparisons == 0 and dual.sums == sums * N
+
+
+def all_counts(instance: Instance) -> bool:
+    """The formulas of all three steps against the counting implementations."""
+    return exact_count(instance) and linear(instance)
+
+
+def also(**wrong: Any) -> Callable[[Instance], bool]:
+    """The same with an error in the linear steps."""
+    return lambda instance: exact_count(instance) and linear(instance, **wrong)
+
+
 def sizes(instance: Instance) -> tuple[int, int, int]:
     """d, m and the number of iterations."""
     return int(instance["d"]), int(instance["m"]), int(instance["iterations"])
@@ -105,7 +154,23 @@ def layers() -> Iterator[Instance]:
     """Small layers."""
     for d in (1, 2, 3, 5, 8, 13):
         for m in (1, 3):
-            yield {"d": d, "m": m, "iterations": d % 3 + 1}
+            yield {"d": d, "m": m, "iterations": d % 3 + 1, "b": d % 4}
+
+
+def three_costs(claim: Claim) -> Finding:
+    """The printed O(n³), O(n), O(n), n weights of a kernel: products of the steps for larger and larger n."""
+    sizes_of_kernels = (8, 16, 32, 64)
+    counts: dict[str, list[float]] = {"a pass": [], "the sweep": [], "(18)": []}
+    for n in sizes_of_kernels:
+        one, sweep, dual = projected(n, 2, 1)
+        counts["a pass"].append((one.products + one.sums + one.comparisons) / n)
+        counts["the sweep"].append((sweep.products + sweep.sums + sweep.comparisons) / n)
+        counts["(18)"].append(dual.sums / n)
+    flat = all(abs(counts[name][-1] / counts[name][0] - 1) < 0.2 for name in ("a pass", "(18)"))
+    rising = counts["the sweep"][-1] > 1.2 * counts["the sweep"][0]
+    text = f"two kernels of n = {', '.join(map(str, sizes_of_kernels))} weights, b = 1: operations over n, "
+    text += "; ".join(f"{name} {', '.join(f'{value:.3g}' for value in row)}" for name, row in counts.items())
+    return Finding(ok=flat and rising, text=text)
 
 
 def growth(claim: Claim) -> Finding:
@@ -150,10 +215,11 @@ PRINTED = Statement(
 
 CORRECTED = Statement(
     latex=r"\underbrace{\tfrac{d(d-1)(d+4)}6}_{\text{once}}+\underbrace{md^2}_{\text{once}}"
-    r"+\,\text{iterations}\cdot m(d^2+2d)\ \text{products}",
-    words="the exact number of products and divisions of the proximal steps of a layer of m kernels of d "
-    "weights",
-    holds=exact_count,
+    r"+\,\text{iterations}\cdot m(d^2+2d)\ \text{products};\quad N=md:\ 3N+1\ \text{products a pass},\ "
+    r"4N(b+1)\ \text{for the sweep},\ 2N\ \text{sums for (18)}",
+    words="the exact numbers of products and divisions of the proximal steps and of the projection of a "
+    "layer of m kernels of d weights, and of sums of the dual step",
+    holds=all_counts,
 )
 
 CLAIM = Claim(
@@ -166,7 +232,7 @@ CLAIM = Claim(
     "linear",
     corrected=CORRECTED,
     counterexample=Counterexample(
-        instance={"d": 13, "m": 1, "iterations": 1},
+        instance={"d": 13, "m": 1, "iterations": 1, "b": 0},
         shown="d = 13, one kernel: a further iteration takes 13·14 + 13 = 195 products, a factorization "
         "13·12·17/6 = 442; d³/6 = 366",
     ),
@@ -180,15 +246,17 @@ kernels, as they share the block $H$.
 *Iteration.* The right side of (15) needs $\rho(G-\lambda)$, $d$ products, and $H\bar\Theta$, $d^2$ products
 once. The two triangular systems take $d(d+1)$ products and divisions. Together $d^2+2d$ a kernel.
 
-*Projection and dual step.* A pass of the alternation over all $N=md$ weights takes $O(N)$ operations, the
-exact method $O(Nb\log N)$; as $\alpha$ is shared it is a matter of the layer, not of a kernel. (18) is $2N$
-additions.
+*Projection and dual step.* A pass of the alternation over all $N=md$ weights takes $N$ divisions $V/\alpha$,
+$2N$ products for $V^\top Q$ and $Q^\top Q$, one division, and at most $N(b+1)$ comparisons; the exact method
+a division for each of $M=N(b+1)$ breakpoints, three products at each, and $O(M\log M)$ comparisons to sort
+them. As $\alpha$ is shared they are a matter of the layer, not of a kernel. (18) is $2N$ additions.
 
 *Hessian.* $\frac{d(d+1)}2$ products a patch, which the paper does not count. $\square$
 """,
     checks=(
         by_hand(),
         on_all("counted against the formula", layers, which="corrected", kind="count"),
+        Check(name="the linear steps", kind="count", run=three_costs),
         Check(name="growth", kind="count", run=growth),
     ),
     mutations=(
@@ -200,9 +268,23 @@ additions.
             changes={"corrected": replace(CORRECTED, holds=solves_twice)},
         ),
         Mutation(
+            name="corrected: 2N products a pass",
+            changes={"corrected": replace(CORRECTED, holds=also(products=2))},
+        ),
+        Mutation(
+            name="corrected: N sums for the dual step",
+            changes={"corrected": replace(CORRECTED, holds=also(sums=1))},
+        ),
+        Mutation(
+            name="corrected: the sweep without sorting",
+            changes={"corrected": replace(CORRECTED, holds=also(logarithm=False))},
+        ),
+        Mutation(
             name="counterexample: d = 2",
             changes={
-                "counterexample": Counterexample(instance={"d": 2, "m": 1, "iterations": 1}, shown="d = 2")
+                "counterexample": Counterexample(
+                    instance={"d": 2, "m": 1, "iterations": 1, "b": 0}, shown="d = 2"
+                )
             },
         ),
     ),

@@ -56,6 +56,19 @@ def rank(A: Exact) -> int:
     return found
 
 
+def is_quadratic(instance: Instance, *, factor: Fraction = Fraction(1)) -> bool:
+    """Whether ½ δᵀHδ is (8), with H the second differences of (8), times a factor."""
+    Y, W, G = (instance[name] for name in ("Y", "W", "G"))
+    neurons = W.shape[1]
+
+    def error_of(change: Exact) -> Any:
+        return linear_error(Y, W, W + exact(change).reshape(neurons, -1).T)
+
+    delta = (G - W).T.ravel()  # column by column
+    H = factor * exact(second_differences(error_of, (len(delta),), Fraction(1)))
+    return bool(quadratic(H, delta) == linear_error(Y, W, G))
+
+
 def is_objective(instance: Instance, *, hessian: Hessian) -> bool:
     """Whether ½ δᵀHδ is (8), H its second differences, the package's block repeated, of rank m rank(Y)."""
     Y, W, G = (instance[name] for name in ("Y", "W", "G"))
@@ -87,7 +100,8 @@ def problems() -> Iterator[Instance]:
 
 def by_package(claim: Claim) -> Finding:
     """The package's block on integers, 2, 4 or 8 samples; the example that tells 2/n from 1/n."""
-    assert claim.printed.holds is not None
+    holds = stated(claim, "corrected").holds
+    assert holds is not None
     rng = np.random.default_rng(1002)
     for k in range(30):
         Y = exact(rng.integers(-9, 10, (1 + k % 4, 2 ** (1 + k % 3))))
@@ -96,11 +110,11 @@ def by_package(claim: Claim) -> Finding:
     Y, one = exact([[1, 2], [0, 1]]), exact([[1], [1]])
     values = [quadratic(full_hessian(Y, 1, factor=c), one.ravel()) for c in (2, 1)]
     own = linear_error(Y, 0 * one, one)
-    holds = claim.printed.holds({"Y": Y, "W": 0 * one, "G": one})
+    same = holds({"Y": Y, "W": 0 * one, "G": one})
     text = (
         f"Y = ((1, 2), (0, 1)), δ = (1, 1): E = {own}, ½ δᵀHδ = {values[0]} with 2/n and {values[1]} with 1/n"
     )
-    return Finding(ok=holds and values == [own, own / 2], text=text)
+    return Finding(ok=same and values == [own, own / 2], text=text)
 
 
 def attained(claim: Claim) -> Finding:
@@ -131,13 +145,20 @@ def attained(claim: Claim) -> Finding:
 
 
 def _wrong(hessian: Hessian) -> dict[str, Statement]:
-    return {"printed": replace(PRINTED, holds=partial(is_objective, hessian=hessian))}
+    return {"corrected": replace(CORRECTED, holds=partial(is_objective, hessian=hessian))}
 
 
 PRINTED = Statement(
-    latex=r"\min_{\hat\Theta_l\in\Omega_l}f(\hat\Theta_l)=\tfrac12(\hat\Theta_l-\bar\Theta_l^{new})^\top H_l"
-    r"(\hat\Theta_l-\bar\Theta_l^{new}),\qquad H_l=\tfrac2n\,I_{m_l}\otimes\hat Y^{l-1}(\hat Y^{l-1})^\top",
-    words="the layer error is half of d' H d with H = (2/n) I x YY', and its minimum over the set is sought",
+    latex=r"\min_{\hat\Theta_l}f(\hat\Theta_l)=\tfrac12(\hat\Theta_l-\bar\Theta_l^{new})^\top H_l"
+    r"(\hat\Theta_l-\bar\Theta_l^{new}),\quad\text{s.t. }\hat\Theta_l\in\Omega_l",
+    words="read as: with the Hessian of (9), f is the layer error; its minimum over the set is sought",
+    holds=is_quadratic,
+)
+
+CORRECTED = Statement(
+    latex=r"H_l=\tfrac2n\,I_{m_l}\otimes\hat Y^{l-1}(\hat Y^{l-1})^\top,\qquad"
+    r"\operatorname{rank}H_l=m_l\operatorname{rank}\hat Y^{l-1}",
+    words="the Hessian is one block, (2/n) YY', repeated for every neuron",
     holds=partial(is_objective, hessian=full_hessian),
 )
 
@@ -148,6 +169,7 @@ CLAIM = Claim(
     printed=PRINTED,
     verdict="true",
     reason="f is the layer error itself; the minimum is attained",
+    corrected=CORRECTED,
     proof=r"""
 From $E=\frac1n\sum_i\delta_i^\top\hat Y\hat Y^\top\delta_i$ with $\delta_i$ the $i$-th column of
 $\hat W_l-\bar W_l^{new}$: stacking the columns, $E=\frac12\delta^\top H\delta$ with
@@ -162,11 +184,16 @@ convex parabola or a constant on $\alpha\ge0$ ($Q^\top HQ=0$ implies $HQ=0$), so
 of finitely many is the minimum of (10). $\square$
 """,
     checks=(
-        on_all("the full matrix, both vectorizations, second differences, rank", problems),
+        on_all("second differences", problems),
+        on_all("the full matrix, both vectorizations, rank", problems, which="corrected"),
         Check(name="the package's block, and the factor 2", kind="exact", run=by_package),
         Check(name="the minimum is attained", kind="exact", run=attained),
     ),
     mutations=(
+        Mutation(
+            name="printed: without the ½",
+            changes={"printed": replace(PRINTED, holds=partial(is_quadratic, factor=Fraction(2)))},
+        ),
         Mutation(name="1/n in place of 2/n", changes=_wrong(partial(full_hessian, factor=1))),
         Mutation(name="the blocks of the row-major order", changes=_wrong(row_order)),
         Mutation(

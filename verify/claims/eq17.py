@@ -1,7 +1,7 @@
 r"""(17): min over (G, α) of ‖V - αQ‖², solved by α = VᵀQ/QᵀQ and Q = Proj(V/α) in turn.
 
 The variables are α and Q, G does not occur. α = VᵀQ/QᵀQ needs Q ≠ 0, which is not so for every start: at
-V = (1/10, 1/5), α = 1 everything rounds to 0 and α is 0/0. From α = mean|V| it never happens.
+V = (1/4), α = 1 everything rounds to 0 and α is 0/0. From α = mean|V| it never happens.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ CLAIM = Claim(
     reason="the variables are α and Q; Q = 0 must be excluded, as the start α = mean|V| does",
     corrected=stated(from_mean, ratio, FROM_MEAN),
     counterexample=Counterexample(
-        instance={"V": exact(["1/10", "1/5"]), "b": 0, "alpha": Fraction(1)},
-        shown="V = (1/10, 1/5), α = 1: Q = (0, 0), α = 0/0; from α = mean|V| = 3/20, Q = (1, 1), α = 3/20",
+        instance={"V": exact(["1/4"]), "b": 0, "alpha": Fraction(1)},
+        shown="V = (1/4), α = 1: V/α = 1/4 rounds to Q = 0, α = 0/0; from α = mean|V| = 1/4, Q = 1, α = 1/4",
     ),
     proof=r"""
 For $Q\ne0$, $\|V-\alpha Q\|^2=\|V\|^2-2\alpha V^\top Q+\alpha^2Q^\top Q$ is a strictly convex quadratic in
@@ -151,7 +151,7 @@ update raises the cost: each minimizes it over one variable. $Q=0$ costs $\|V\|^
             name="a counterexample in which Q is not 0",
             changes={
                 "counterexample": Counterexample(
-                    instance={"V": exact([1, 2]), "b": 0, "alpha": Fraction(1)}, shown="V = (1, 2)"
+                    instance={"V": exact([1]), "b": 0, "alpha": Fraction(1)}, shown="V = (1)"
                 )
             },
         ),

@@ -161,8 +161,16 @@ def ordered(pairs: tuple[tuple[str, str], ...] = ORDER) -> Callable[[Instance], 
     return holds
 
 
+def bounded(instance: Instance) -> bool:
+    """The constants bound the norms, and with them the final error."""
+    own = instance["rungs"]
+    top = own["levels and sizes"]
+    limit = top * (1 + SLACK) + SLACK
+    return bool(own["Frobenius"] <= limit and own["true error"] <= limit)
+
+
 def close(instance: Instance) -> bool:
-    """As the text has it: the bound by quantization intervals is at most 1000 times the error."""
+    """That they are at most 1000 times the error: what would make the bound useful, and is not so."""
     own = instance["rungs"]
     return bool(own["levels and sizes"] <= 1000 * own["true error"])
 
@@ -175,14 +183,15 @@ def measured(claim: Claim) -> Finding:
     assert printed is not None
     rng = np.random.default_rng(7001)
     table: dict[int, Mapping[str, float]] = {}
-    wrong = unusable = count = 0
+    wrong = unbounded = unusable = count = 0
     for depth in DEPTHS:
         found = []
         for _ in range(NETWORKS):
             own = rungs(random_network(rng, depth))
             count += 1
             wrong += not order({"rungs": own})
-            unusable += depth == DEPTHS[-1] and not printed({"rungs": own})
+            unbounded += not printed({"rungs": own})
+            unusable += depth == DEPTHS[-1] and not close({"rungs": own})
             if own["true error"] > 1e-6:
                 found.append({name: value / own["true error"] for name, value in own.items()})
         table[depth] = {name: median(row[name] for row in found) for name in found[0]}
@@ -204,21 +213,23 @@ def measured(claim: Claim) -> Finding:
         if name != "true error"
     )
     best = min(deep["identity, term by term"], deep["hybrids"])
-    ok = wrong == 0 and unusable == NETWORKS and best < 10 and deep["Frobenius"] > 1e5
+    ok = wrong == unbounded == 0 and unusable == NETWORKS and best < 10 and deep["Frobenius"] > 1e5
     return Finding(
         ok=ok,
         text=f"median bound/error at depths 2, 4, 6, 10: {rows}; order violated on {wrong} of {count} "
-        "networks",
+        f"networks; at depth {DEPTHS[-1]} the constants are more than 1000 times the error on {unusable} of "
+        f"{NETWORKS}",
         numbers={str(d): dict(row) for d, row in table.items()},
         figures=(figure,),
     )
 
 
 PRINTED = Statement(
-    latex=r"\hat\varepsilon^L\approx\sum_k\Big(\prod_{l>k}\alpha_l2^b\sqrt{m_lm_{l-1}}\Big)e_k\quad"
-    r"\text{within a factor of 1000}",
-    words="the constants that the quantization intervals determine control the final error",
-    holds=close,
+    latex=r"\text{"
+    "this Frobenius Norm is upper bounded by a constant determined by the quantization intervals"
+    r"}",
+    words="read as: α2^b√(m_l m_{l-1}) bounds the norms, and so, in the repaired Theorem 1, the final error",
+    holds=bounded,
 )
 
 CORRECTED = Statement(
@@ -257,16 +268,6 @@ $\alpha2^b\sqrt{m_lm_{l-1}}\ge$ Frobenius. $\square$
             name="corrected: Frobenius below spectral",
             changes={"corrected": replace(CORRECTED, holds=ordered((("Frobenius", "spectral"),)))},
         ),
-        Mutation(
-            name="printed: the terms of the identity",
-            changes={
-                "printed": replace(
-                    PRINTED,
-                    holds=lambda own: (
-                        own["rungs"]["identity, term by term"] <= 1000 * own["rungs"]["true error"]
-                    ),
-                )
-            },
-        ),
+        Mutation(name="printed: within a factor of 1000", changes={"printed": replace(PRINTED, holds=close)}),
     ),
 )

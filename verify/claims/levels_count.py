@@ -1,8 +1,8 @@
 r"""The notation "(2b+3)-bit": the number of values of Ω = α·{0, ±2⁰, ..., ±2^b}.
 
-True as a count of values, with a fix: it is not a number of bits. An index takes ⌈log₂(2b+3)⌉ bits, the
-integers themselves b + 2; and every value of the notation is odd, so 8, 16, 32 and 12.5 in the tables are not
-in it.
+True as a count of values, which is what the paper says of it. It is not a number of bits: an index takes
+⌈log₂(2b+3)⌉ bits, the integers themselves b + 2; and every value of the notation is odd, so 8, 16, 32 and
+12.5 in the tables are not in it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def table(claim: Claim) -> Finding:
 
 PRINTED = Statement(
     latex=r"|\{0,\pm2^0,\pm2^1,\dots,\pm2^b\}|=2b+3",
-    words="the set has 2b+3 values; the paper calls this (2b+3)-bit",
+    words="the total number of different values; the paper calls the set (2b+3)-bit",
     holds=count,
 )
 
@@ -89,8 +89,8 @@ CLAIM = Claim(
     title="(2b+3)-bit",
     source="Experimental Setup",
     printed=PRINTED,
-    verdict="true with a fix",
-    reason="2b+3 is the number of values, not of bits",
+    verdict="true",
+    reason="as the number of values; it is no number of bits",
     corrected=CORRECTED,
     proof=r"""
 The powers $2^0,\dots,2^b$ are $b+1$ distinct positive numbers; with their negatives and 0 these are

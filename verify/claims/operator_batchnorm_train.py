@@ -154,13 +154,12 @@ CLAIM = Claim(
     corrected=CORRECTED,
     counterexample=Counterexample(
         instance={
-            "z": exact(["99/20", "-99/20"] * 2),
+            "z": exact(["4/3", "-4/3"] * 2),
             "z_hat": exact(["-3/4", "3/4"] * 2),
             "epsilon": Fraction(1),
         },
-        shown="ε = 1, z = ±99/20 → ∓3/4, four entries: √(v+1) = 101/20 and 5/4, y = ±99/101 → ∓3/5; norms "
-        "are "
-        "2·(99/101 + 3/5) = 1596/505 <= (20/101)·2·(99/20 + 3/4) = 228/101 = 1140/505 is false",
+        shown="ε = 1, z = ±4/3 → ∓3/4, four entries: √(v+1) = 5/3 and 5/4, y = ±4/5 → ∓3/5; "
+        "2·(4/5 + 3/5) = 14/5 <= 3/5·2·(4/3 + 3/4) = 5/2 is false; 14/5 <= 2·(4/3 + 3/4) = 25/6 is true",
     ),
     proof=r"""
 Centring is a projection, of norm 1. For centred $u$ of $m$ entries, $g(u)=u/s$ with

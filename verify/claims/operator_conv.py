@@ -195,8 +195,8 @@ def space() -> Space:
 
 
 def example(size: int) -> Instance:
-    """A kernel of ones on an image of ones."""
-    return {"K": ones(1, 1, 3, 3), "x": ones(1, size, size), "stride": 1, "padding": 1, "dilation": 1}
+    """A kernel of ones on an image of ones, both of this size."""
+    return {"K": ones(1, 1, size, size), "x": ones(1, size, size), "stride": 1, "padding": 1, "dilation": 1}
 
 
 PRINTED = Statement(
@@ -219,12 +219,12 @@ CLAIM = Claim(
     source="Theorem 1, 'parameters' Frobenius Norm'",
     printed=PRINTED,
     verdict="false",
-    reason="35 <= 15 for ones(3×3) on a 5×5 image of ones",
+    reason="6 <= 4 for ones(2×2) on a 2×2 image of ones",
     corrected=CORRECTED,
     counterexample=Counterexample(
-        instance=example(5),
-        shown="K = ones(3×3), padding 1, x = ones(5×5): K*x is 9 inside, 6 at edges, 4 at corners, "
-        "‖K*x‖² = 9·81 + 12·36 + 4·16 = 1225; 35 <= ‖K‖_F·‖x‖_F = 3·5 = 15 is false",
+        instance=example(2),
+        shown="K = ones(2×2), padding 1, x = ones(2×2): K*x is 4 in the middle, 2 at edges, 1 at corners, "
+        "‖K*x‖² = 16 + 4·4 + 4·1 = 36; 6 <= ‖K‖_F·‖x‖_F = 2·2 = 4 is false; 6 <= √4·2·2 = 8 is true",
     ),
     proof=r"""
 $T=K^\top P$ with the patch matrix $P$. (1) $\|Px\|^2=\sum_ic_ix_i^2$, $c_i$ the number of patches with pixel
@@ -257,7 +257,7 @@ maximum, so $\sup\le\max_{\text{grid}}/(1-\frac\pi N(\frac{k_h-1}2+\frac{k_w-1}2
         Mutation(name="corrected: row sums alone", changes={"corrected": replace(CORRECTED, sides=row_sums)}),
         Mutation(name="printed: three constants", changes={"printed": replace(PRINTED, sides=corrected)}),
         Mutation(
-            name="counterexample: an image of one pixel",
+            name="counterexample: a kernel and an image of one pixel",
             changes={"counterexample": Counterexample(instance=example(1), shown="one pixel")},
         ),
     ),

@@ -27,14 +27,25 @@ Most = Callable[[int, int], int]
 """The most updates, of N and b."""
 
 
+HALF = Fraction(1, 2)
+"""The least that an update leaves of the scale."""
+
+
+SLOW: tuple[tuple[tuple[int, ...], str], ...] = (((5, 1), "1/100"), ((1000, 782, 467, 390), "1571"))
+"""V and starts of the scale: at b = 1 N = 2 takes 3 updates, more than N; N = 4 takes 6, over N + b."""
+
+
 def against_optimum(instance: Instance, arithmetic: Any) -> tuple[Any, Any]:
     """The costs of the alternation from mean|V| and of the global optimum."""
     V, b = instance["V"], int(instance["b"])
     return arithmetic.number(alternated(V, b)[0].residual), arithmetic.number(sweep(V, b).residual)
 
 
-def orderly(most: Most) -> Callable[[Instance], bool]:
-    """A statement: scales are monotone, costs never rise, at most `most` updates, none below the optimum."""
+def orderly(most: Most, share: Fraction = HALF) -> Callable[[Instance], bool]:
+    """A statement: scales are monotone, costs never rise, at most `most` updates, none below the optimum.
+
+    And g(α) is at least `share` of α, at all scales on the way.
+    """
 
     def holds(instance: Instance) -> bool:
         V, b = instance["V"], int(instance["b"])
@@ -43,9 +54,12 @@ def orderly(most: Most) -> Callable[[Instance], bool]:
         costs = [residual(V, alpha, rounding(V, alpha, b)) for alpha in scales]
         monotone = all(step > 0 for step in steps) or all(step < 0 for step in steps)
         falling = all(new <= old for old, new in pairwise(costs))
+        half = all(updated(V, alpha, b) >= share * alpha for alpha in scales)
         ends = updated(V, point.alpha, b) == point.alpha
         short = len(steps) <= most(len(V), b)
-        return bool(monotone and falling and ends and short and point.residual >= sweep(V, b).residual)
+        return bool(
+            monotone and falling and half and ends and short and point.residual >= sweep(V, b).residual
+        )
 
     return holds
 
@@ -64,10 +78,12 @@ def ordered_map(order: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Insta
 
 
 def stated(
-    most: Most, order: Callable[[Any, Any], tuple[Any, Any]] = lambda a, b: (min(a, b), max(a, b))
+    most: Most,
+    order: Callable[[Any, Any], tuple[Any, Any]] = lambda a, b: (min(a, b), max(a, b)),
+    share: Fraction = HALF,
 ) -> Statement:
     """What is true of the alternation, with a bound of the updates and an order of the scales."""
-    statement = orderly(most)
+    statement = orderly(most, share)
     return Statement(
         latex=r"\alpha\le\beta\Rightarrow g(\alpha)\le g(\beta),\ g(\alpha)=\frac{V^\top Q(\alpha)}"
         r"{Q(\alpha)^\top Q(\alpha)}\ge\frac\alpha2;\quad\text{at most }N(b+1)\text{ updates}",
@@ -94,6 +110,9 @@ def samples() -> Iterator[Instance]:
             "b": b,
             "alpha": abs(V).max() * Fraction(int(rng.integers(1, 20)), 10) - Fraction(1, 10**6),
         }
+    yield from ({"V": exact(V), "b": 1, "alpha": exact(alpha).item()} for V, alpha in SLOW)
+    # Just below the breakpoint of all elements, where everything rounds to 1, g(α) is barely over α/2.
+    yield {"V": exact([1, 1, 1]), "b": 0, "alpha": Fraction(2) - Fraction(1, 1000)}
 
 
 def lemma() -> Iterator[Instance]:
@@ -152,10 +171,13 @@ t_j(\ell_j-\ell_{j-1})=\frac\alpha2d$ and $d=\ell_j^2-\ell_{j-1}^2$. Taking away
 $\frac\alpha2\le g$ does not lower the quotient. $\square$
 
 So the sequence $\alpha\mapsto g(\alpha)$ is monotone: if $\alpha_1\le\alpha_0$ then
-$\alpha_2=g(\alpha_1)\le g(\alpha_0)=\alpha_1$, and so on. $Q$ changes at each update but the last at the
-earliest, and each change moves at least one of $N$ elements across one of $b+1$ breakpoints, always in the
-same direction: at most $N(b+1)$ updates. It ends at the first fixed point on its way. Each half step
-minimizes the cost over one variable, so the cost never rises.
+$\alpha_2=g(\alpha_1)\le g(\alpha_0)=\alpha_1$, and so on. The first update of $\alpha$ needs no change of
+$Q$, every later one does, and a change moves at least one of $N$ elements across one of $b+1$ breakpoints,
+always in the same direction. $Q$ is never 0: if $\alpha$ falls, at least one of the $N(b+1)$ crossings from 0
+upwards was made before; if it rises, at least one of those down to 0 is never made. So at most $N(b+1)-1$
+crossings remain either way, and there are at most $N(b+1)$ updates. ($N$ are not enough for $b>0$: $V=(5,1)$,
+$b=1$ takes $\frac1{100}\to\frac32\to\frac{11}5\to\frac52$, three for $N=2$.) The alternation ends at the
+first fixed point on its way. Each half step minimizes the cost over one variable, so the cost never rises.
 
 **Arbitrarily bad.** $V=(n+1,1,\dots,1)$, $n$ ones, ternary: $\alpha_0=\frac{2n+1}{n+1}<2$, so
 $\alpha_0/2<1$ and $Q=(1,\dots,1)$, whose best scale is $\alpha_0$: a fixed point of cost
@@ -192,6 +214,18 @@ $(n+1)^2+n-\frac{(2n+1)^2}{n+1}=\frac{n^3}{n+1}$ (the least ternary integers: $(
         Mutation(
             name="at most two updates",
             changes={"corrected": stated(lambda size, b: 2)},
+        ),
+        Mutation(
+            name="at most N updates",
+            changes={"corrected": stated(lambda size, b: size)},
+        ),
+        Mutation(
+            name="at most N + b updates",
+            changes={"corrected": stated(lambda size, b: size + b)},
+        ),
+        Mutation(
+            name="g(α) is at least 0.51 α",
+            changes={"corrected": stated(lambda size, b: size * (b + 1), share=Fraction(51, 100))},
         ),
         Mutation(
             name="the map is nonincreasing",

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from refldnq.verify.arithmetic import EXACT, Arithmetic
-from refldnq.verify.claims._examined import refuted, satisfies, stated, survives
+from refldnq.verify.claims._examined import on_all, refuted, satisfies, stated, survives
 from refldnq.verify.claims._networks import certified
 from refldnq.verify.claims._networks_fc import propagated
 from refldnq.verify.claims._rational import exact
 from refldnq.verify.claims.base import Check, Claim, Counterexample, Finding, Instance, Mutation, Statement
-from refldnq.verify.falsifier import Space, instances, matrices
+from refldnq.verify.falsifier import Space, instances, matrices, vectors
 
 TRIANGLE, SAMPLES, ROOT, INDEX = 1, 2, 3, 4
 """The steps of the display; an instance names one as ``step``."""
@@ -147,6 +147,41 @@ def keeps(step: int) -> Any:
     return sides
 
 
+def chains() -> Iterator[Instance]:
+    """Random chains of quarters, with errors in the first layer, in the second or in both."""
+    rng = np.random.default_rng(3104)
+    for k in range(150):
+        w, w_hat = (exact(rng.integers(-4, 13, 3)) / 4 for _ in range(2))
+        if k % 3 < 2:
+            w_hat[k % 3] = w[k % 3]
+        yield chain(w, w_hat)
+
+
+def closed_chains() -> Iterator[Instance]:
+    """Of these the ones where the sides differ, so that balls can tell them apart."""
+    for own in chains():
+        left, right = corrected(own, EXACT)
+        if left < right:
+            yield own
+
+
+def without_last(instance: Instance, arithmetic: Arithmetic) -> tuple[Any, Any]:
+    """Corrected, but without e_{l+1}: an error."""
+    if instance["step"] == INDEX:
+        errors, factors, distance = two_layers(instance, arithmetic)
+        return distance, factors[1] * errors[0]
+    return corrected(instance, arithmetic)
+
+
+def reference_norms(instance: Instance, arithmetic: Arithmetic) -> tuple[Any, Any]:
+    """Corrected, but with the norms of the original weights: an error."""
+    if instance["step"] == INDEX:
+        errors, _, distance = two_layers(instance, arithmetic)
+        w = [arithmetic.number(v) for v in instance["w"]]
+        return distance, propagated(errors, [arithmetic.maximum(v, -v) for v in w[:2]])
+    return corrected(instance, arithmetic)
+
+
 def wrong_factor(instance: Instance, arithmetic: Arithmetic) -> tuple[Any, Any]:
     """Corrected, but the indices still one too large: an error."""
     if instance["step"] == INDEX:
@@ -182,6 +217,17 @@ def space() -> Space:
 
         one = matrices(1, 1)
         return instances(step=st.sampled_from((TRIANGLE, ROOT)), W=one, W_hat=one, Y=one, Y_hat=one)
+
+    return Space(strategy, fixed=("step",))
+
+
+def chain_space() -> Space:
+    """Chains of three scalar layers."""
+
+    def strategy() -> Any:
+        from hypothesis import strategies as st
+
+        return instances(step=st.just(INDEX), w=vectors(3), w_hat=vectors(3))
 
     return Space(strategy, fixed=("step",))
 
@@ -234,7 +280,10 @@ $f(Y^0;\hat\Theta_{[1..l]})$. $\square$
         Check(name="the layer that does not exist", kind="count", run=no_layer),
         refuted(space(), seed=3102, tries=300),
         survives(space(), seed=3103, tries=200),
+        on_all("random chains of layers", chains, which="corrected"),
+        survives(chain_space(), seed=3105, tries=200),
         certified("balls: random layers", layers),
+        certified("balls: random chains", closed_chains),
     ),
     mutations=(
         *(
@@ -247,6 +296,14 @@ $f(Y^0;\hat\Theta_{[1..l]})$. $\square$
         Mutation(
             name="corrected: indices one too large",
             changes={"corrected": replace(CORRECTED, sides=wrong_factor)},
+        ),
+        Mutation(
+            name="corrected: without the last error",
+            changes={"corrected": replace(CORRECTED, sides=without_last)},
+        ),
+        Mutation(
+            name="corrected: the norms of the original weights",
+            changes={"corrected": replace(CORRECTED, sides=reference_norms)},
         ),
     ),
 )

@@ -133,8 +133,8 @@ CLAIM = Claim(
     reason="overlapping windows repeat an error: 1 <= 1/2",
     corrected=CORRECTED,
     counterexample=Counterexample(
-        instance=peak(5, 3, 2),
-        shown="5×5 image, 1 in the middle, 0 else; W = 1, Ŵ = 1/2; pooling 3×3, stride 2: the pixel is in 4 "
+        instance=peak(3, 2, 1),
+        shown="3×3 image, 1 in the middle, 0 else; W = 1, Ŵ = 1/2; pooling 2×2, stride 1: the pixel is in 4 "
         "windows, "
         "ε̂ = √(4·1/4) = 1 <= √E¹ = 1/2 is false; 1 <= 2·1/2 is true",
     ),

@@ -93,8 +93,8 @@ CORRECTED = Statement(
 )
 
 EXAMPLE = Counterexample(
-    instance=one([[1]], [[0, 0, 0, 0]], [[1, 1, 1, 1]]),
-    shown="n = 4, Ŵ = 1, Y = 0, Ŷ = (1, 1, 1, 1): 4 <= √4·1·1 = 2 is false; 2 <= √4·1·1 = 2 is true",
+    instance=one([[1]], [[0]], [[2]]),
+    shown="n = 1, Ŵ = 1, Y = 0, Ŷ = 2: (2 - 0)² = 4 <= √1·1²·2 = 2 is false; 2 <= √1·1·2 is true",
 )
 
 CLAIM = Claim(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from html import escape
+from xml.etree import ElementTree
 
 REWRITTEN = (
     (r"\\operatorname\*", r"\\operatorname"),
@@ -17,6 +19,18 @@ REWRITTEN = (
     (r"\\(?:limits|nolimits)(?![A-Za-z])", r""),
 )
 """Commands that latex2mathml lacks, or turns into what MathML lacks, and what does the same."""
+
+TEXTS = re.compile(r"\\(?:text[a-z]*|mbox|hbox|fbox)\s*\{[^{}]*\}")
+"""Words in a formula, which latex2mathml copies as they are."""
+
+MARKUP = {"&": "\ue000", "<": "\ue001", ">": "\ue002"}
+"""What means something in MathML, and private characters that take its place until it can be escaped."""
+
+PRIVATE = {ord(character): private for character, private in MARKUP.items()}
+"""The same as a translation."""
+
+ELEMENT = "{http://www.w3.org/1998/Math/MathML}m"
+"""How the elements' names begin, as ElementTree gives them."""
 
 ALPHABETS = {"double-struck": "DOUBLE-STRUCK", "script": "SCRIPT", "bold": "BOLD", "fraktur": "FRAKTUR"}
 """Variants of letters: as MathML names them, which browsers ignore, and as Unicode names the letters."""
@@ -63,6 +77,7 @@ def mathml(latex: str, display: bool = False) -> str:
         raise ImportError("the page needs latex2mathml: pip install 'refldnq[verify]'.") from missing
 
     given = latex
+    latex = TEXTS.sub(lambda found: found[0].replace(r"\&", "&").translate(PRIVATE), latex)
     braces = re.sub(r"\\.", "", latex)  # without those that are shown
     if braces.count("{") != braces.count("}"):
         raise FormulaError(f"`latex` must have as many opening as closing braces, got {given!r}.")
@@ -75,8 +90,21 @@ def mathml(latex: str, display: bool = False) -> str:
     unknown = re.search(r"\\[A-Za-z]+|<mi>&</mi>", element)
     if unknown:
         raise FormulaError(f"`latex` must use known commands, got {unknown[0]!r} in {given!r}.")
+    for character, private in MARKUP.items():
+        element = element.replace(private, escape(character))
+    if not _only_mathml(element):
+        raise FormulaError(f"`latex` must hold nothing but a formula, got {given!r}.")
     element = re.sub(r'<(m[in]) mathvariant="([a-z-]+)">([^<]+)</\1>', _letters, element)
     return re.sub(r' columnalign="(\w+)"', r' style="text-align:\1"', element)
+
+
+def _only_mathml(element: str) -> bool:
+    """Whether all elements are MathML's, and none is a link."""
+    try:
+        parts = list(ElementTree.fromstring(element).iter())
+    except ElementTree.ParseError:
+        return False
+    return all(part.tag.startswith(ELEMENT) and "href" not in part.attrib for part in parts)
 
 
 def _letters(found: re.Match[str]) -> str:

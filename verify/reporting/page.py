@@ -122,7 +122,8 @@ def _section(claims: Sequence[Claim], index: int, result: Result) -> str:
     if claim.counterexample is not None:
         parts.append(_counterexample(claim.counterexample))
     if claim.corrected is not None:
-        parts.append(_statement("Corrected", claim.corrected, "right"))
+        heading = "Corrected" if claim.verdict in ("false", "true with a fix") else "Moreover"
+        parts.append(_statement(heading, claim.corrected, "right"))
     if claim.proof:
         parts.append(f'<h3>Proof</h3><div class="proof">{to_html(claim.proof)}</div>')
     parts.append(f"<h3>Established: {_state(claim, result)}</h3>")

@@ -30,7 +30,7 @@ def state(claim: Claim, result: Result) -> str:
 
 def failed(result: Result) -> bool:
     """Whether a check contradicts the verdict, or could not run for another reason than python-flint."""
-    return not result.ok and (result.certified or has_flint())
+    return any(not finding.ok and (finding.certified or has_flint()) for finding in result.findings)
 
 
 def evidence(claim: Claim, result: Result) -> list[str]:
