@@ -434,9 +434,9 @@ def test_a_solvers_row(load: Load, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     X, W = rng.standard_normal((30, 6)), rng.standard_normal((1, 6, 3))
     problems = [("fc", (2 / 30 * X.T @ X)[None], W)]
-    for name in ("direct, mean", solvers.REFERENCE, "admm + descent", "anneal"):
+    for name in ("direct, mean", solvers.REFERENCE, "admm + descent", "anneal", solvers.BOUND):
         key = solvers.key_of("tiny", name, 3, 30)
-        row = store.run(key, partial(solvers.measure, problems, solvers.SOLVERS[name], 3))
+        row = store.run(key, partial(solvers.measure, problems, solvers.REACHES[name], 3))
         assert 0 < row["result"]["relative_errors"][0] < 1 and row["result"]["layers"] == ["fc"]
     table = solvers.markdown(store.rows()).splitlines()
     ratios = {line.split(" | ")[2]: float(line.split(" | ")[4]) for line in table[2:]}
