@@ -51,7 +51,11 @@ setup(
     python_requires=">=3.11",
     packages=PACKAGES,
     package_dir={"refldnq": "refldnq", "refldnq.models": "models", "refldnq.verify": "verify"},
-    package_data={"refldnq": ["py.typed"], "refldnq.models": ["*.h5", "*.md"]},
+    package_data={
+        "refldnq": ["py.typed"],
+        "refldnq.models": ["*.h5", "*.md"],
+        "refldnq.verify": ["adapters/cpp/*.cpp", "adapters/rust/*.rs"],
+    },
     include_package_data=False,
     install_requires=["numpy>=2", "scipy", "numba", "h5py", "click", "rich", "threadpoolctl"],
     extras_require={
@@ -63,5 +67,9 @@ setup(
         "test": ["setuptools>=77", "pytest", "pytest-cov", "ruff", "mypy", *DATA, *VERIFY],
         "docs": ["sphinx", "myst-parser", "furo", "sphinx-click", "sphinx-mathjax-offline", *DATA, *VERIFY],
     },
-    entry_points={"console_scripts": ["refldnq = refldnq.cli:main"]},
+    entry_points={
+        "console_scripts": ["refldnq = refldnq.cli:main"],
+        # The name is the module's: -p with it loads the plugin once.
+        "pytest11": ["refldnq.verify.kit.plugin = refldnq.verify.kit.plugin"],
+    },
 )

@@ -13,6 +13,8 @@ from sphinx.roles import XRefRole
 
 import refldnq
 from refldnq.verify.claims import claims
+from refldnq.verify.kit.cases import all_cases
+from refldnq.verify.kit.pages import cases_markdown
 from refldnq.verify.reporting.mutations import kills, kills_markdown
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ def planted_errors_table() -> str:
 TABLES = {
     "claims": ("<!-- all claims -->", claims_table),
     "mutations": ("<!-- planted errors -->", planted_errors_table),
+    "kit-cases": ("<!-- all cases -->", lambda: cases_markdown(all_cases())),
 }
 """By page: a comment in it, and what makes the table that takes its place."""
 

@@ -256,7 +256,7 @@ def test_a_changed_normalization_before_all_weights_belongs_to_the_first_node(st
         Node("conv", Conv2d(2, 2, 3, bias=False), ("bn",)),
     )
     norm = {key: np.ones(2) for key in BatchNorm(2).parameter_shapes()}
-    params = {"bn": norm, "conv": {"weight": np.ones((2, 2, 3, 3))}}
+    params: dict[str, dict[str, Array]] = {"bn": norm, "conv": {"weight": np.ones((2, 2, 3, 3))}}
     original = Network(nodes, params, (1 if isinstance(start, Concat) else 2, 5, 5))
     quantized = original.replace({"bn": {**norm, "bias": 1.1 * np.ones(2)}})
     ladder = bound_ladder(original, quantized, np.ones((2, *original.input_shape)))

@@ -62,6 +62,12 @@ def check_command(command: str) -> None:
     known = main.commands.get(words[0])
     if known is None:
         raise AssertionError(f"no command {words[0]}")
+    while isinstance(known, click.Group) and len(words) > 1:
+        words = words[1:]
+        known = known.commands.get(words[0])
+        if known is None:
+            raise AssertionError(f"no command {words[0]}")
+    words = words[: words.index("--")] if "--" in words else words  # behind it comes another program
     context = click.Context(known, info_name=words[0])
     options = {
         flag

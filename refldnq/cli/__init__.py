@@ -15,6 +15,7 @@ from refldnq.cli.compare import compare
 from refldnq.cli.convert import convert
 from refldnq.cli.evaluate import evaluate
 from refldnq.cli.inspect import inspect
+from refldnq.cli.kit import kit
 from refldnq.cli.quantize import quantize
 from refldnq.cli.quickstart import quickstart
 from refldnq.cli.train import train
@@ -76,5 +77,5 @@ def main() -> None:
     """
 
 
-for _command in (quickstart, convert, evaluate, quantize, inspect, train, verify, bounds, compare):
+for _command in (quickstart, convert, evaluate, quantize, inspect, train, verify, bounds, compare, kit):
     main.add_command(_command)

@@ -1,0 +1,1 @@
+"""Other implementations behind the contract of `refldnq.verify.kit`, and programs that answer files."""

@@ -1,0 +1,1 @@
+"""The conformance kit: which step of another implementation is wrong, and why."""

@@ -1,0 +1,154 @@
+"""What can be turned in the reference: each setting beside the first is a fault or a legitimate variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Knobs:
+    """One setting for every place where an implementation can go its own way; the defaults are right.
+
+    The fields are grouped by the operation that reads them: all (`guard`), patches, Hessian, packing,
+    proximal step, projection, dual step, ADMM; layers forward and backward, updates and whole networks,
+    quantizers and solvers; no verdict may depend on `solver`, `backwards` and `threads`.
+
+    Examples
+    --------
+    >>> Knobs().turned()
+    {}
+    >>> Knobs(scale="1").turned()
+    {'scale': '1'}
+    """
+
+    guard: str = "on"
+
+    row_order: str = "c,kh,kw"
+    bias_slot: str = "last"
+    padding: str = "explicit"
+    pad_value: str = "zero"
+    taps: str = "forward"
+    stride: str = "given"
+    dilation: str = "given"
+    groups: str = "blocks"
+    positions: str = "rows"
+
+    scale: str = "2/n"
+    centred: bool = False
+    pooled: bool = False
+    precision: str = "double"
+    filled: str = "full"
+    batches: str = "all"
+    damping: float = 0.0
+
+    pack_order: str = "c,kh,kw"
+    pack_bias: str = "last"
+    pack_axes: str = "transposed"
+    pack_taps: str = "forward"
+    pack_groups: str = "blocks"
+
+    left: str = "H+rho"
+    right: str = "HW+rho(G-lam)"
+    solve: str = "full"
+
+    ties: str = "given"
+    thresholds: str = "midpoint"
+    levels: str = "given"
+    scale_rule: str = "least squares"
+    scale_start: str = "given"
+    empty: str = "restart"
+    passes: str = "given"
+    tolerance: float = 0.0
+    method: str = "given"
+    sign: str = "kept"
+    final: str = "codes of the last update"
+    codes: str = "indices"
+
+    dual: str = "lam+Theta-G"
+
+    returned: str = "given"
+    restart: str = "warm"
+    dual_point: str = "new"
+    dual_kept: bool = True
+    shifted: str = "Theta+lam"
+    start: str = "given"
+    count: int = 0
+    stop: str = "none"
+    buffer: str = "copied"
+    scales: str = "layer"
+    objective: str = "f(G)"
+    best_of_equals: str = "first"
+    proximal_from: str = "G"
+    rho_growth: float = 1.0
+    rho_unit: str = "absolute"
+    refit: bool = False
+
+    relu_at_zero: float = 0.0
+    relu_kept: str = "input"
+    layer_bias: str = "given"
+    layer_stride: str = "given"
+    layer_kernel: str = "forward"
+    layer_groups: str = "blocks"
+    layer_dilation: str = "given"
+    input_kernel: str = "forward"
+    input_stride: str = "given"
+    weight_grad: str = "sum"
+    bias_grad: str = "sum"
+    bn_mode: str = "given"
+    bn_eps: str = "inside"
+    bn_variance: str = "biased"
+    bn_running: str = "unbiased"
+    bn_momentum: str = "of the batch"
+    bn_backward: str = "full"
+    bn_scale_grad: str = "normalized"
+    max_ties: str = "first"
+    max_padding: str = "never"
+    pool_count: str = "given"
+    pool_ceil: str = "given"
+    average_grad: str = "divided"
+    global_pool: str = "mean"
+    flatten: str = "c,h,w"
+    add_grad: str = "both"
+    zero_pad: str = "given"
+    shortcut_channels: str = "both sides"
+    shortcut_pixels: str = "first"
+
+    teacher: str = "eval"
+    teacher_arrays: str = "original"
+    student: str = "given"
+    loss: str = "mean over images"
+    loss_batches: str = "summed"
+    frozen: str = "given"
+    affine: str = "moves"
+    rate: str = "given"
+    hessian_from: str = "quantized prefix"
+    hessian_when: str = "now"
+    quantized_weight: str = "updated"
+    network_solver: str = "given"
+
+    quantizer_scale: str = "given"
+    solve_method: str = "given"
+    push: str = "given"
+    solve_damping: float = 0.0
+    solve_order: str = "forward"
+    solve_scale: str = "fitted"
+    solve_objective: str = "half"
+    sweep: str = "in place"
+    sweeps: int = 100
+
+    solver: str = "cholesky"
+    backwards: bool = False
+    threads: int = 1
+
+    def turned(self) -> dict[str, Any]:
+        """The knobs that are not at their default."""
+        return {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if getattr(self, one.name) != one.default
+        }
+
+    def with_(self, changes: dict[str, Any]) -> Knobs:
+        """A copy with some knobs turned."""
+        return replace(self, **changes)

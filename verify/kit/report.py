@@ -1,0 +1,198 @@
+"""A run as text for terminals, as JSON, as JUnit XML and as Markdown.
+
+All four show the same counts: how many cases were listed, how many ran, and what became of each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+from refldnq.verify.kit.contract import OPERATIONS
+from refldnq.verify.kit.diagnose import Explanation
+from refldnq.verify.kit.faults import BY_ID
+from refldnq.verify.kit.runner import STATES, Outcome, Run
+
+SHOWN = ("FAIL", "blocked", "unanswered", "unexpected pass")
+"""States whose cases are shown one by one."""
+
+
+def summary(run: Run) -> str:
+    """The line of counts.
+
+    Examples
+    --------
+    >>> from refldnq.verify.kit.reference import Reference
+    >>> empty = Run(info=Reference().info(), outcomes=(), explanations={}, handshake=None, seconds=0.0)
+    >>> summary(empty)
+    'SUMMARY listed 0 | run 0'
+    """
+    counts = [f"{state} {run.count(state)}" for state in STATES if run.count(state)]
+    if run.licensed:
+        counts.append(f"licensed branches {run.licensed}")
+    return " | ".join([f"SUMMARY listed {len(run.outcomes)}", f"run {run.ran}", *counts])
+
+
+def to_text(run: Run, *, most_cases: int = 5) -> str:
+    """The report for a terminal.
+
+    Parameters
+    ----------
+    run : Run
+        What was found.
+    most_cases : int, optional
+        Most failing cases shown of each operation; the others are counted.
+
+    Returns
+    -------
+    str
+        Lines, the counts last.
+    """
+    info = run.info
+    lines = [f"{info.name} {info.version}, {info.dtype}"]
+    if run.handshake:
+        lines.append(f"FAIL handshake: {run.handshake}")
+    for stage, op in enumerate(OPERATIONS, 1):
+        shown = [one for one in run.outcomes if one.case.op == op and one.state in SHOWN]
+        for outcome in shown[:most_cases]:
+            lines.append(f"{outcome.state} {outcome.case.id}   stage {stage} of {len(OPERATIONS)}, {op}")
+            lines += [f"  {message}" for message in outcome.messages[:3]]
+            lines.append(f"  repro: refldnq kit show {outcome.case.id}")
+        if len(shown) > most_cases:
+            lines.append(f"  and {len(shown) - most_cases} more cases of {op}")
+        if op in run.explanations:
+            lines += cause(run.explanations[op])
+    return "\n".join([*lines, summary(run)])
+
+
+def cause(explanation: Explanation) -> list[str]:
+    """What an explanation says, line by line.
+
+    Examples
+    --------
+    >>> cause(Explanation(op="hessian", candidates=(("h-sum",),), covered=2, failing=2))[0]
+    ' LIKELY CAUSE in hessian (replay matches 2 of 2 failing cases to 0e+00): h-sum'
+    """
+    if not explanation.candidates:
+        return [f" CAUSE in {explanation.op}: {explanation.text}"]
+    sets = " or ".join(" + ".join(one) for one in explanation.candidates)
+    lines = [
+        f" LIKELY CAUSE in {explanation.op} (replay matches {explanation.covered} of {explanation.failing} "
+        f"failing cases to {explanation.distance:.0e}): {sets}"
+    ]
+    if explanation.base:
+        lines.append(f"  on top of {', '.join(explanation.base)} of earlier steps")
+    if len(explanation.candidates) > 1:
+        lines.append("  the cases cannot tell these apart")
+    for id_ in dict.fromkeys(id_ for one in explanation.candidates for id_ in one):
+        lines.append(f"  {id_}: {BY_ID[id_].title}. {BY_ID[id_].explanation}")
+    if explanation.excluded:
+        more = ", ..." if len(explanation.excluded) > 4 else ""
+        lines.append(f"  not explained by: {', '.join(explanation.excluded[:4])}{more}")
+    return lines
+
+
+def to_json(run: Run) -> dict[str, Any]:
+    """The report as JSON-ready values."""
+    info = run.info
+    return {
+        "schema": "refldnq-kit-report/1",
+        "implementation": {
+            "name": info.name,
+            "version": info.version,
+            "dtype": info.dtype,
+            "capabilities": sorted(info.capabilities),
+            "conventions": info.conventions.to_json(),
+        },
+        "handshake": run.handshake,
+        "exit_code": run.exit_code,
+        "counts": {"listed": len(run.outcomes), "run": run.ran, "licensed": run.licensed}
+        | {state: run.count(state) for state in STATES},
+        "seconds": round(run.seconds, 3),
+        "cases": [
+            {"id": one.case.id, "op": one.case.op, "state": one.state, "messages": list(one.messages)}
+            for one in run.outcomes
+        ],
+        "explanations": {
+            op: {
+                "candidates": [list(one) for one in found.candidates],
+                "earlier": list(found.base),
+                "covered": found.covered,
+                "failing": found.failing,
+                "text": found.text,
+            }
+            for op, found in run.explanations.items()
+        },
+    }
+
+
+def to_junit(run: Run) -> str:
+    """The report as JUnit XML: what was not run or is expected to fail is skipped, with the reason."""
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"refldnq kit: {run.info.name}",
+        tests=str(len(run.outcomes)),
+        failures=str(run.count("FAIL", "blocked", "unexpected pass")),
+        errors=str(run.count("unanswered")),
+        skipped=str(run.count("xfail", "inapplicable", "not implemented")),
+        time=f"{run.seconds:.3f}",
+    )
+    for outcome in run.outcomes:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=f"refldnq.kit.{outcome.case.op}", name=outcome.case.id
+        )
+        element = _ELEMENTS.get(outcome.state)
+        if element is not None:
+            message = outcome.messages[0] if outcome.messages else outcome.state
+            child = ElementTree.SubElement(case, element, message=_clean(message))
+            child.text = _clean("\n".join(_lines(run, outcome)))
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+_ELEMENTS = {
+    "FAIL": "failure",
+    "blocked": "failure",
+    "unexpected pass": "failure",
+    "unanswered": "error",
+    "xfail": "skipped",
+    "inapplicable": "skipped",
+    "not implemented": "skipped",
+}
+
+
+def _lines(run: Run, outcome: Outcome) -> list[str]:
+    found = run.explanations.get(outcome.case.op)
+    explained = cause(found) if found is not None and outcome.state == "FAIL" else []
+    return [outcome.state, *outcome.messages, *explained]
+
+
+def _clean(text: str) -> str:
+    # XML has no control characters.
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
+def to_markdown(run: Run) -> str:
+    """The report as Markdown: counts by operation, then causes."""
+    header = ["operation", *STATES]
+    lines = [
+        f"# {run.info.name} {run.info.version} ({run.info.dtype})",
+        "",
+        summary(run),
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+    ]
+    for op in OPERATIONS:
+        states = [one.state for one in run.outcomes if one.case.op == op]
+        if states:
+            lines.append("| " + " | ".join([op, *(str(states.count(state)) for state in STATES)]) + " |")
+    if run.handshake:
+        lines += ["", f"Handshake: {run.handshake}"]
+    for op, found in run.explanations.items():
+        lines += ["", f"## {op}", "", *(f"- {line.strip()}" for line in cause(found))]
+    shown = [one for one in run.outcomes if one.state in SHOWN]
+    if shown:
+        lines += ["", "## Cases", ""]
+        lines += [f"- {one.state} `{one.case.id}`: {'; '.join(one.messages[:2])}" for one in shown]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,351 @@
+"""Drive an adapter over the cases: every case ends in exactly one of the counted states."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from refldnq._checks import check_choice
+from refldnq.verify.kit.contract import (
+    MATTERS,
+    OPERATIONS,
+    Adapter,
+    Answers,
+    Conventions,
+    Info,
+    Question,
+    geometry,
+    to_paper,
+)
+from refldnq.verify.kit.diagnose import Explanation, Replays, explain, prefer
+from refldnq.verify.kit.reference import same_padding
+
+STATES = (
+    "pass",
+    "FAIL",
+    "blocked",
+    "xfail",
+    "unexpected pass",
+    "unanswered",
+    "inapplicable",
+    "not implemented",
+)
+"""What can become of a case. ``blocked``: it fails exactly as the faults named for an earlier step make it
+fail, so it says nothing new. ``unanswered``: a declared operation gave no answer. ``inapplicable``: the right
+answer depends on a convention that was declared otherwise, or needs more digits than the type has.
+``unexpected pass``: it was expected to fail."""
+
+SOUND = frozenset({"pass", "inapplicable", "not implemented"})
+"""States that say nothing against an operation."""
+
+BEYOND = 0.2
+"""Share of 1/eps (a tenth of 1/u) up to which a condition number is asked of a type."""
+
+MOST_BASES = 8
+"""Combinations of what earlier steps may have done that are tried where those could not be told apart."""
+
+Judge = Callable[[Any, Answers, str], Sequence[Any]]
+"""`rules.judge`: one judgement for every answer of a case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one case.
+
+    Parameters
+    ----------
+    case : Question
+        What was asked.
+    state : str
+        One of `STATES`.
+    messages : tuple of str
+        Why, one line each.
+    answers : mapping or None
+        The candidate's answers in the paper's conventions; None if it gave none.
+    licensed : int
+        How many answers are right on another branch than expected, where rounding decides.
+    """
+
+    case: Question
+    state: str
+    messages: tuple[str, ...] = ()
+    answers: Answers | None = field(default=None, repr=False)
+    licensed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All outcomes of one adapter.
+
+    Parameters
+    ----------
+    info : Info
+        What the adapter says of itself.
+    outcomes : tuple of Outcome
+        One for every case that was listed, in the order of the operations.
+    explanations : mapping
+        By operation: what reproduces the failures.
+    handshake : str or None
+        What is wrong with `echo`; then nothing else was run.
+    seconds : float
+        Time of all.
+    """
+
+    info: Info
+    outcomes: tuple[Outcome, ...]
+    explanations: Mapping[str, Explanation]
+    handshake: str | None
+    seconds: float
+
+    def count(self, *states: str) -> int:
+        """Number of cases in any of these states."""
+        return sum(outcome.state in states for outcome in self.outcomes)
+
+    @property
+    def licensed(self) -> int:
+        """Number of answers on another, legitimate branch."""
+        return sum(outcome.licensed for outcome in self.outcomes)
+
+    @property
+    def ran(self) -> int:
+        """Number of cases that were answered or should have been."""
+        return len(self.outcomes) - self.count("inapplicable", "not implemented")
+
+    @property
+    def exit_code(self) -> int:
+        """0: passed; 1: failed; 2: a declared operation went unanswered.
+
+        Nothing run at all is no pass: it counts as unanswered.
+        """
+        if self.handshake or self.count("FAIL", "blocked", "unexpected pass"):
+            return 1
+        return 2 if self.count("unanswered") or not self.ran else 0
+
+
+def run(
+    adapter: Adapter,
+    cases: Iterable[Question],
+    *,
+    xfail: Mapping[str, str] | None = None,
+    judge: Judge | None = None,
+    diagnose: bool = True,
+    replays: Replays | None = None,
+) -> Run:
+    """Ask an adapter every case, judge the answers and explain the failures.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        The implementation.
+    cases : iterable of Question
+        What it is asked.
+    xfail : mapping, optional
+        Ids of cases that are expected to fail, with the reason. A case that passes all the same is reported.
+    judge : callable, optional
+        `rules.judge` by default.
+    diagnose : bool, optional
+        Whether failures are explained.
+    replays : Replays, optional
+        Remembered replays of an earlier run in the same type.
+
+    Returns
+    -------
+    Run
+        Every case in one state.
+
+    Raises
+    ------
+    ValueError
+        If an expected failure names no case, or two cases share an id.
+    """
+    began, listed = time.perf_counter(), tuple(cases)
+    expected = dict(xfail or {})
+    ids = [case.id for case in listed]
+    if len(set(ids)) != len(ids):
+        raise ValueError("`cases` must have distinct ids.")
+    for id_ in expected:
+        check_choice("xfail", id_, ids)
+    verdict = judge or _rules()
+    info = adapter.info()
+    handshake = check_echo(adapter, info)
+    order = {op: i for i, op in enumerate(OPERATIONS)}
+    listed = tuple(sorted(listed, key=lambda case: order.get(case.op, len(order))))
+    if handshake is not None:
+        outcomes = [Outcome(case=case, state="unanswered", messages=("no handshake",)) for case in listed]
+    else:
+        outcomes = [_judged(adapter, info, case, verdict) for case in listed]
+    explanations = {}
+    if diagnose and any(outcome.state == "FAIL" for outcome in outcomes):
+        explanations = explain_all(outcomes, replays or replays_for(info.dtype, verdict))
+    done = [_block(outcome, explanations) for outcome in outcomes]
+    return Run(
+        info=info,
+        outcomes=tuple(_expect(outcome, expected) for outcome in done),
+        explanations=explanations,
+        handshake=handshake,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _rules() -> Judge:
+    from refldnq.verify.kit.rules import judge
+
+    return judge
+
+
+def replays_for(dtype: str, judge: Judge | None = None) -> Replays:
+    """An empty memory of replays whose judge is the run's.
+
+    Examples
+    --------
+    >>> replays_for("float32", lambda case, answers, dtype: ()).count
+    0
+    """
+    verdict = judge or _rules()
+    return Replays(dtype, lambda case, answers: not _bad(verdict(case, answers, dtype)))
+
+
+def _bad(judged: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(str(one) for one in judged if not one.ok) if judged else ("nothing was judged",)
+
+
+def check_echo(adapter: Adapter, info: Info) -> str | None:
+    """What is wrong with the handshake: None, or a line.
+
+    Examples
+    --------
+    >>> from refldnq.verify.kit.reference import Reference
+    >>> check_echo(Reference(), Reference().info()) is None
+    True
+    """
+    sent = np.arange(24, dtype=info.dtype).reshape(2, 3, 4) / 8
+    try:
+        back = np.asarray(adapter.echo(sent.copy()))
+    except Exception as error:
+        return f"echo raised {type(error).__name__}: {error}"
+    if back.shape != sent.shape:
+        hint = " (axes reversed)" if back.shape == sent.shape[::-1] else ""
+        return f"echo must return shape {sent.shape}, got {back.shape}{hint}"
+    if back.dtype != sent.dtype:
+        return f"echo must return {sent.dtype}, got {back.dtype}"
+    if not np.array_equal(back, sent):
+        return "echo must return the array unchanged"
+    return None
+
+
+def ask(adapter: Adapter, case: Question) -> Answers | None:
+    """The adapter's answers to a case by name; None if there are none.
+
+    An adapter with a method `answer` is asked with the case itself: so are answers that were recorded before.
+
+    Raises
+    ------
+    Exception
+        Whatever the adapter raises.
+    """
+    recorded: Callable[[Question], Answers | None] | None = getattr(adapter, "answer", None)
+    if recorded is not None:
+        return recorded(case)
+    method = getattr(adapter, case.op)
+    inputs = {
+        name: value.copy() if isinstance(value, np.ndarray) else value for name, value in case.inputs.items()
+    }
+    answers = method(**inputs)
+    if answers is None or isinstance(answers, Mapping):
+        return answers
+    names = OPERATIONS[case.op].answers
+    return {names[0]: answers} if len(names) == 1 else dict(zip(names, answers, strict=True))
+
+
+def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outcome:
+    if case.op not in info.capabilities:
+        return Outcome(case=case, state="not implemented")
+    stated = Conventions.of({k: v for k, v in case.conventions.items() if hasattr(Conventions(), k)})
+    other = [name for name in info.conventions.differences(stated) if _matters(name, case)]
+    if other:
+        return Outcome(case=case, state="inapplicable", messages=(f"declared otherwise: {', '.join(other)}",))
+    if case.kappa > BEYOND / np.finfo(info.dtype).eps:
+        why = f"condition number {case.kappa:.0e} is beyond {info.dtype}"
+        return Outcome(case=case, state="inapplicable", messages=(why,))
+    try:
+        answers = ask(adapter, case)
+    except NotImplementedError as error:
+        return Outcome(case=case, state="unanswered", messages=(f"NotImplementedError: {error}",))
+    except Exception as error:
+        if case.error is not None:
+            return Outcome(case=case, state="pass", messages=(f"refused: {error}",))
+        return Outcome(case=case, state="FAIL", messages=(f"raised {type(error).__name__}: {error}",))
+    if answers is None:
+        return Outcome(case=case, state="unanswered", messages=("no answer",))
+    if case.error is not None:
+        why = f"must be refused ({case.error}), got an answer"
+        return Outcome(case=case, state="FAIL", messages=(why,), answers=answers)
+    answers = to_paper(case.op, answers, case.inputs, info.conventions)
+    found = judge(case, answers, info.dtype)
+    bad = _bad(found)
+    licensed = sum(bool(getattr(one, "licensed", False)) for one in found)
+    return Outcome(
+        case=case, state="FAIL" if bad else "pass", messages=bad, answers=answers, licensed=licensed
+    )
+
+
+def _matters(convention: str, case: Question) -> bool:
+    # Whether the right answer depends on it. Often SAME is what the case pads anyway.
+    if convention not in MATTERS.get(case.op, ()):
+        return False
+    if convention != "padding" or "X" not in case.inputs or "weight_shape" not in case.inputs:
+        return True
+    size = np.asarray(case.inputs["X"]).shape[2:]
+    kernel, stride, padding, dilation = geometry(case.inputs)
+    return len(size) == 2 and same_padding(size, kernel, stride, dilation) != padding
+
+
+def explain_all(outcomes: Sequence[Outcome], replays: Replays) -> dict[str, Explanation]:
+    """Explanations by operation; each starts from what earlier steps were found to do."""
+    found: dict[str, Explanation] = {}
+    states = {op: {one.state for one in outcomes if one.case.op == op} for op in OPERATIONS}
+    for op, operation in OPERATIONS.items():
+        mine = [outcome for outcome in outcomes if outcome.case.op == op]
+        if any(outcome.state == "FAIL" for outcome in mine):
+            before = [_named(found[earlier]) for earlier in operation.after if earlier in found]
+            bases = [
+                tuple(dict.fromkeys(id_ for one in chosen for id_ in one)) for chosen in product(*before)
+            ]
+            known = explain(
+                op,
+                [(one.case, one.answers, one.state == "FAIL") for one in mine if one.state != "inapplicable"],
+                bases=bases[:MOST_BASES],
+                replays=replays,
+            )
+            sound = [
+                earlier
+                for earlier in operation.after
+                if states[earlier] <= SOUND and "pass" in states[earlier]
+            ]
+            found[op] = replace(known, candidates=prefer(known.candidates, sound))
+    return found
+
+
+def _named(found: Explanation) -> list[tuple[str, ...]]:
+    return [(*found.base, *one) for one in found.candidates or ((),)]
+
+
+def _block(outcome: Outcome, explanations: Mapping[str, Explanation]) -> Outcome:
+    known = explanations.get(outcome.case.op)
+    if outcome.state == "FAIL" and known is not None and outcome.case.id in known.inherited:
+        cause = "fails as the faults of earlier steps make it: " + ", ".join(known.base)
+        return replace(outcome, state="blocked", messages=(*outcome.messages, cause))
+    return outcome
+
+
+def _expect(outcome: Outcome, expected: Mapping[str, str]) -> Outcome:
+    reason = expected.get(outcome.case.id)
+    if reason is None or outcome.state not in ("pass", "FAIL", "blocked"):
+        return outcome
+    state = "unexpected pass" if outcome.state == "pass" else "xfail"
+    return replace(outcome, state=state, messages=(reason, *outcome.messages))
