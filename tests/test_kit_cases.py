@@ -372,3 +372,10 @@ def test_theorems_hold_in_the_answers() -> None:
     assert find("admm/stall-alternating").outputs["E"][-1] > 2 * find("admm/stall-exact").outputs["E"][-1]
     codes = find("admm/no-rest").outputs["Q"]
     assert (codes[1:] != codes[:-1]).any(axis=(1, 2)).sum() >= 3
+
+
+def test_nobody_can_change_a_case() -> None:
+    for case in all_cases():
+        for name, value in case.inputs.items():
+            if isinstance(value, np.ndarray):
+                assert not value.flags.writeable, (case.id, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,39 @@ def test_refusals_are_recorded() -> None:
     assert runner.run(known, [small("dual/nan")]).exit_code == 1
     answered = external.Recorded(info, {"dual/nan": {"lam_new": np.ones(2)}})
     assert runner.run(answered, [refused]).exit_code == 1
+
+
+def test_an_implementation_may_work_in_place() -> None:
+    decorator: Any = plugin.parametrize_cases("dual")
+    for parameter, case in zip(decorator.mark.args[1], FEW, strict=True):
+        inputs = parameter.values[0].inputs
+        inputs["lam"] += inputs["Theta"]
+        inputs["lam"] -= inputs["G"]
+        assert np.array_equal(inputs["lam"], case.outputs["lam_new"])
+        assert np.array_equal(case.inputs["lam"], [1.0, 2.0]), "another test's inputs were changed"
+
+
+class Exiter(Reference):
+    """Ends the process where it should answer."""
+
+    def dual(self, **inputs: Any) -> Any:
+        sys.exit(0)
+
+
+def test_an_implementation_cannot_end_the_run() -> None:
+    found = runner.run(Exiter(), FEW)
+    assert found.exit_code == 1 and found.count("FAIL") == 2
+    refused = runner.run(Exiter(), [small("dual/r", **REFUSED)])
+    assert refused.count("FAIL") == 1, "the end of the process is no refusal"
+
+
+def test_an_implementation_cannot_forge_the_report() -> None:
+    class Forger(Reference):
+        def info(self) -> Any:
+            return replace(super().info(), name="x\nSUMMARY listed 9 | run 9 | pass 9\x1b[2J")
+
+    text = report.to_text(runner.run(Forger(), FEW))
+    assert [line for line in text.splitlines() if line.startswith("SUMMARY")] == [
+        "SUMMARY listed 2 | run 2 | pass 2"
+    ]
+    assert "\x1b" not in text

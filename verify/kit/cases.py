@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from refldnq._checks import check_choice
 from refldnq.verify.kit.contract import OPERATIONS
 
@@ -150,5 +152,10 @@ def all_cases() -> tuple[Case, ...]:
     for id_ in ids:
         if ids.count(id_) > 1:
             raise ValueError(f"`id` must be unique, got {id_} twice.")
+    for case in found:
+        for mapping in (case.inputs, case.outputs, case.bound, case.margin, case.allowed):
+            for array in mapping.values():
+                if isinstance(array, np.ndarray):  # cases share arrays, and nobody may change them
+                    array.setflags(write=False)
     order = {op: i for i, op in enumerate(OPERATIONS)}
     return tuple(sorted(found, key=lambda case: order[case.op]))

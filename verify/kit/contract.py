@@ -271,9 +271,9 @@ MATTERS: Mapping[str, tuple[str, ...]] = {
     "patches": ("padding",),
     "hessian": ("padding",),
     "project": (),
-    "admm": ("ties", "restart", "stop", "refit"),
+    "admm": ("alpha0", "restart", "passes", "ties", "stop", "refit"),
     "quantizer": ("ties",),
-    "solve": ("ties", "restart", "start", "projection", "stop", "returned", "refit"),
+    "solve": ("alpha0", "passes", "ties", "restart", "start", "projection", "stop", "returned", "refit"),
     "network": (
         *(
             "h_scale",

@@ -62,7 +62,12 @@ def to_text(run: Run, *, most_cases: int = 5) -> str:
             lines.append(f"  and {len(shown) - most_cases} more cases of {op}")
         if op in run.explanations:
             lines += cause(run.explanations[op])
-    return "\n".join([*lines, summary(run)])
+    # A candidate's own words stay in their line: they must not look like the kit's, nor move the cursor.
+    return "\n".join([*(_one_line(line) for line in lines), summary(run)])
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def cause(explanation: Explanation) -> list[str]:

@@ -226,7 +226,7 @@ def check_echo(adapter: Adapter, info: Info) -> str | None:
     sent = np.arange(24, dtype=info.dtype).reshape(2, 3, 4) / 8
     try:
         back = np.asarray(adapter.echo(sent.copy()))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"echo raised {type(error).__name__}: {error}"
     if back.shape != sent.shape:
         hint = " (axes reversed)" if back.shape == sent.shape[::-1] else ""
@@ -276,6 +276,8 @@ def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outco
         answers = ask(adapter, case)
     except NotImplementedError as error:
         return Outcome(case=case, state="unanswered", messages=(f"NotImplementedError: {error}",))
+    except SystemExit as error:  # neither an answer nor a refusal, and not the end of this run
+        return Outcome(case=case, state="FAIL", messages=(f"raised SystemExit: {error}",))
     except Exception as error:
         if case.error is not None:
             return Outcome(case=case, state="pass", messages=(f"refused: {error}",))

@@ -110,7 +110,7 @@ class Sandbox:
             _send(process.stdin, os.fsencode(Path(path).resolve()))
             header = json.loads(_receive(process.stdout))
             body = _receive(process.stdout)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, RecursionError) as error:
             self.close()
             if late.is_set():
                 raise _unreadable(f"it took longer than {self.seconds:g} s") from error
