@@ -47,7 +47,7 @@ def shares(claim: Claim) -> Finding:
 
 
 PRINTED = Statement(
-    latex=r"\text{1\% of original dataset: 500 training instances in CIFAR-10 and 12,800 in ImageNet}",
+    latex=r"1\%\ \text{of original dataset: 500 training instances in CIFAR-10 and 12,800 in ImageNet}",
     words="read as: to a tenth of a percent",
     holds=rounds_to(Fraction(1)),
 )
