@@ -7,8 +7,9 @@ bound, never with the size of an array. Every test is written so that NaN fails 
 compared as    an answer is right if
 =============  ==============================================================================================
 ``exact``      it is equal; floats to the right answer rounded to the declared type
-``ulp``        |Δ| ≤ 4 u bound, each entry
-``dot``        |Δ| ≤ (N + 4) u bound, each entry; of α, twice that; of G = αQ, that of α times |Q| and u|G|
+``ulp``        its error is at most 4 u bound, each entry
+``dot``        its error is at most (N + 4) u bound, each entry; of α, twice that; of G = αQ, that of α times
+               the code's magnitude, and u times G's
 ``backward``   the residual of its system is at most 30 d u times the magnitudes in it, each column
 ``code``       it is equal where the margin exceeds (2N + 16) u; nearer to a threshold it is one of the codes
                that the case allows, or where rounding may lead the alternation
