@@ -185,7 +185,13 @@ def _library_admm(inputs: Inputs) -> Answers:
     )
     H, W, G0, lam0 = (np.asarray(inputs[name])[None] for name in ("H", "W_bar", "G0", "lam0"))
     found = trajectory(H, W, scaled(inputs["values"]), settings, G0=G0, lam0=lam0)
-    states = {"Theta": found.theta, "V": found.V, "Q": found.codes, "G": found.G, "lam": found.lam}
+    states: dict[str, Array] = {
+        "Theta": found.theta,
+        "V": found.V,
+        "Q": found.codes,
+        "G": found.G,
+        "lam": found.lam,
+    }
     best = int(np.argmin(found.objective))
     points = [G0[0], *found.G[:, 0]]
     return {

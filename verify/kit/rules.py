@@ -76,9 +76,8 @@ class Judgement:
         return self.message or f"{self.name}: {'right' if self.ok else 'wrong'}"
 
 
-class _UnusableError(Exception):
-    # An answer that cannot be compared at all.
-    pass
+class UnusableError(Exception):
+    """An answer cannot be compared at all."""
 
 
 def judge(case: Case, answers: Mapping[str, Any], dtype: str) -> list[Judgement]:
@@ -140,7 +139,7 @@ class _Judge:
         for name, want in case.outputs.items():
             try:
                 readable[name] = read(name, self.answers, want)
-            except _UnusableError as problem:
+            except UnusableError as problem:
                 found[name] = _wrong(name, str(problem))
         if case.op == "admm":
             from refldnq.verify.kit.trajectory import certificate
@@ -272,22 +271,22 @@ def read(name: str, answers: Mapping[str, Any], want: Any) -> Array:
     """An answer as an array that can be compared: there, of a type of numbers, of the right shape, finite."""
     right = np.asarray(want)
     if name not in answers:
-        raise _UnusableError(f"{name}: missing")
+        raise UnusableError(f"{name}: missing")
     try:
         got = np.asarray(answers[name])
     except Exception as error:
-        raise _UnusableError(f"{name}: no array ({type(error).__name__})") from error
+        raise UnusableError(f"{name}: no array ({type(error).__name__})") from error
     kinds = "iu" if right.dtype.kind in "iu" else "b" if right.dtype.kind == "b" else "fiu"
     if got.dtype.kind not in kinds:
         wanted = "integers" if kinds == "iu" else "truth values" if kinds == "b" else "real numbers"
-        raise _UnusableError(f"{name}: must hold {wanted}, got type {got.dtype}")
+        raise UnusableError(f"{name}: must hold {wanted}, got type {got.dtype}")
     if got.shape != right.shape:
-        raise _UnusableError(f"{name}: must have shape {right.shape}, got {got.shape}")
+        raise UnusableError(f"{name}: must have shape {right.shape}, got {got.shape}")
     if got.dtype.kind == "f":
         got = got.astype(np.float64)
         if not np.all(np.isfinite(got)):
             at = _first(~np.isfinite(got))
-            raise _UnusableError(f"{_entry(name, at)}: got {got[at]}, want {right[at]:.6g}")
+            raise UnusableError(f"{_entry(name, at)}: got {got[at]}, want {right[at]:.6g}")
     return got
 
 

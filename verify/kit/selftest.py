@@ -263,21 +263,27 @@ class _Work:
             kills = {}
             for fault in self.faults:
                 if op in fault.ops:
-                    ran = run(Recalled(replays, fault.id), cases, judge=self.judge, replays=replays)
+                    ran = run(
+                        Recalled(replays, fault.id), cases, judge=self.judge, replays=replays, verdicts=False
+                    )
                     known = ran.explanations.get(op)
                     kills[fault.id] = (_failed(ran), known.candidates if known else ())
             return _Part(
                 kills=kills,
                 variants={
-                    name: _failed(run(Reference(knobs, dtype), cases, judge=self.judge, diagnose=False))
+                    name: _failed(
+                        run(Reference(knobs, dtype), cases, judge=self.judge, diagnose=False, verdicts=False)
+                    )
                     for name, (knobs, dtype) in VARIANTS.items()
                 },
-                golden=_failed(run(Replayed("golden"), cases, judge=self.judge, diagnose=False)),
+                golden=_failed(
+                    run(Replayed("golden"), cases, judge=self.judge, diagnose=False, verdicts=False)
+                ),
                 empty={how: self.passed(how, scored) for how in BAD_ANSWERS},
             )
 
     def passed(self, how: str, cases: Sequence[Question]) -> tuple[str, ...]:
-        found = run(Replayed(how), cases, judge=self.judge, diagnose=False)
+        found = run(Replayed(how), cases, judge=self.judge, diagnose=False, verdicts=False)
         return tuple(outcome.case.id for outcome in found.outcomes if outcome.state == "pass")
 
 
