@@ -192,7 +192,7 @@ def test_a_name_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "how.json").write_text(how.to_json(), encoding="utf-8")
     assert preprocess_from(str(tmp_path / "how.json")) == how
     with pytest.raises(ValueError, match=r"`preprocess` must be one of \[.*'digits'.*\] or a JSON file"):
-        preprocess_from("imagenet")
+        preprocess_from("imagenet21k")
     (tmp_path / "bad.json").write_bytes(b"\xff\xfe")
     with pytest.raises(FormatError, match=r"bad\.json`: .*decode"):
         preprocess_from(str(tmp_path / "bad.json"))
