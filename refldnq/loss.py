@@ -180,8 +180,8 @@ def squared_hinge(y: Array, labels: Int64Array) -> tuple[float, Array]:
     Examples
     --------
     >>> import numpy as np
-    >>> squared_hinge(np.array([[3.0, 0.5]]), np.array([0]))
-    (2.25, array([[0., 3.]]))
+    >>> squared_hinge(np.array([[0.5, 0.5]]), np.array([0]))
+    (2.5, array([[-1.,  3.]]))
     """
     n = _check_labels(y, labels)
     signs = np.full_like(y, -1)
