@@ -18,7 +18,6 @@ from refldnq.network import INPUT, Network
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Blocks a stage by depth."""
 
-WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4
 """A bottleneck's output channels over its width."""
 
@@ -29,6 +28,7 @@ def resnet_imagenet(
     *,
     size: int = 224,
     classes: int = 1000,
+    width: int = 64,
     dtype: npt.DTypeLike = np.float64,
 ) -> Network:
     """An ImageNet ResNet with random weights.
@@ -43,6 +43,8 @@ def resnet_imagenet(
         Rows and columns of an input; the weights do not depend on it.
     classes : int, optional
         Number of outputs.
+    width : int, optional
+        Channels of the first stage's 3x3 convolutions, 64 in the paper; each later stage has twice as many.
     dtype : dtype, optional
         float64 or float32.
 
@@ -67,31 +69,33 @@ def resnet_imagenet(
     check_choice("depth", depth, tuple(BLOCKS))
     check_integer("size", size, at_least=1)
     check_integer("classes", classes, at_least=1)
+    check_integer("width", width, at_least=1)
     graph = Graph()
     put = graph.put
 
     def normalized(name: str, norm: str, conv: Conv2d, source: str) -> str:
         return put(norm, BatchNorm(conv.out_channels), put(name, conv, source))
 
-    y = normalized("conv1", "bn1", Conv2d(3, WIDTHS[0], 7, 2, 3, bias=False), INPUT)
+    y = normalized("conv1", "bn1", Conv2d(3, width, 7, 2, 3, bias=False), INPUT)
     y = put("relu", ReLU(), y)
     y = put("maxpool", MaxPool2d(3, 2, 1), y)
-    channels = WIDTHS[0]
-    for stage, (count, width) in enumerate(zip(BLOCKS[depth], WIDTHS, strict=True), start=1):
+    channels = width
+    for stage, count in enumerate(BLOCKS[depth], start=1):
+        inner = width * 2 ** (stage - 1)
         for index in range(count):
             block, stride = f"layer{stage}.{index}", 2 if stage > 1 and index == 0 else 1
             if depth == 50:
-                new = EXPANSION * width
+                new = EXPANSION * inner
                 convolutions = [
-                    Conv2d(channels, width, 1, bias=False),
-                    Conv2d(width, width, 3, stride, 1, bias=False),
-                    Conv2d(width, new, 1, bias=False),
+                    Conv2d(channels, inner, 1, bias=False),
+                    Conv2d(inner, inner, 3, stride, 1, bias=False),
+                    Conv2d(inner, new, 1, bias=False),
                 ]
             else:
-                new = width
+                new = inner
                 convolutions = [
-                    Conv2d(channels, width, 3, stride, 1, bias=False),
-                    Conv2d(width, width, 3, padding=1, bias=False),
+                    Conv2d(channels, inner, 3, stride, 1, bias=False),
+                    Conv2d(inner, inner, 3, padding=1, bias=False),
                 ]
             x = y
             for number, conv in enumerate(convolutions, start=1):

@@ -240,6 +240,7 @@ BAD: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "size": ("resnet18", {"size": 0}, ValueError, "`size` must be an integer of at least 1, got 0"),
     "small": ("squeezenet1.1", {"size": 2}, ValueError, "`x` must be at least as large as the window"),
     "classes": ("resnet50", {"classes": 0}, ValueError, "`classes` must be an integer of at least 1"),
+    "stages": ("resnet34", {"width": 0}, ValueError, "`width` must be an integer of at least 1, got 0"),
     "width": ("cifarnet", {"width": 0}, ValueError, "`width` must be an integer of at least 1, got 0"),
     "hidden": ("cifarnet", {"hidden": 0}, ValueError, "`hidden` must be an integer of at least 1, got 0"),
     "channels": (

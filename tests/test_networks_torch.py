@@ -148,14 +148,14 @@ class WideResNet(Named):
 class TorchvisionResNet(Named):
     """torchvision's ResNet-18, -34 and -50."""
 
-    def __init__(self, depth: int, classes: int) -> None:
+    def __init__(self, depth: int, classes: int, width: int = 64) -> None:
         super().__init__()
-        self.put("conv1", nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False))
-        self.put("bn1", nn.BatchNorm2d(64))
+        self.put("conv1", nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False))
+        self.put("bn1", nn.BatchNorm2d(width))
         self.blocks: list[tuple[str, int]] = []
-        inplanes, bottleneck = 64, depth == 50
+        inplanes, bottleneck = width, depth == 50
         for stage, blocks in enumerate({18: [2, 2, 2, 2]}.get(depth, [3, 4, 6, 3]), 1):
-            planes = 64 * 2 ** (stage - 1)
+            planes = width * 2 ** (stage - 1)
             out = planes * (4 if bottleneck else 1)
             for i in range(blocks):
                 name, stride = f"layer{stage}.{i}", 2 if stage > 1 and i == 0 else 1
@@ -269,8 +269,8 @@ CASES = [
     Case("wrn28-1", lambda masks: WideResNet(28, 1, True, masks)),
     Case("wrn28-10", lambda masks: WideResNet(16, 2, False, masks), {"depth": 16, "widen": 2, "bias": False}),
     Case("resnet18", lambda masks: TorchvisionResNet(18, 7), {"size": 40, "classes": 7}),
-    Case("resnet34", lambda masks: TorchvisionResNet(34, 7), {"size": 33, "classes": 7}),
-    Case("resnet50", lambda masks: TorchvisionResNet(50, 7), {"size": 40, "classes": 7}),
+    Case("resnet34", lambda masks: TorchvisionResNet(34, 7, 8), {"size": 33, "classes": 7, "width": 8}),
+    Case("resnet50", lambda masks: TorchvisionResNet(50, 7, 8), {"size": 40, "classes": 7, "width": 8}),
     Case("alexnet", lambda masks: AlexNet(False, 16, 7, masks), {"hidden": 16, "classes": 7}, 2),
     Case("alexnet-bn", lambda masks: AlexNet(True, 16, 7, masks), {"hidden": 16, "classes": 7}, 3),
     Case("squeezenet1.0", lambda masks: SqueezeNet("1.0", 9, masks), {"size": 67, "classes": 9}),

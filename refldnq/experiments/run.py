@@ -424,6 +424,8 @@ def quantize_model(
     if len(places):
         held_out = preprocess(dataset.pixels(places, preprocess.resize), np.dtype(request.dtype))
     network = model.network.astype(request.dtype)
+    # Large images in smaller batches: that changes no result beyond rounding.
+    settings = replace(settings, batch_size=min(settings.batch_size, at_a_time(network)))
     work = _Work(network, request, 0 if test is None else len(test))
     if request.mean_bits is not None:
         measured = sensitivities(network, images, settings.chosen(network))
