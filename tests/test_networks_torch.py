@@ -292,7 +292,8 @@ def generic(network: Network, rng: np.random.Generator) -> Network:
 
 def twin_of(network: Network, case: Case, masks: dict[str, Array]) -> Named:
     """The PyTorch network with the same arrays, every one of them used, and the same dropout masks."""
-    module = case.twin({name: torch.from_numpy(mask) for name, mask in masks.items()}).double()
+    module = case.twin({name: torch.from_numpy(mask) for name, mask in masks.items()})
+    module.double()
     state = {f"{name}.{key}": array for name, own in network.params.items() for key, array in own.items()}
     module.load_state_dict(
         {name: torch.from_numpy(array.copy()) for name, array in state.items()}, strict=False

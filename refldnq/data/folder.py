@@ -82,7 +82,8 @@ class PictureFiles:
         return len(self.names)
 
     def _numbers(self, places: Any) -> npt.NDArray[Any]:
-        return np.arange(len(self.names))[places]
+        numbers: npt.NDArray[Any] = np.asarray(np.arange(len(self.names))[places])
+        return numbers
 
     def __getitem__(self, places: Any) -> Array:
         """The decoded pictures at `places`: an index, a slice, or an array of either kind NumPy takes."""

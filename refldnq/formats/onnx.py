@@ -123,7 +123,7 @@ def _layer(path: Path, node: Any, tensors: Mapping[str, Array], attributes: Mapp
     def wrong(problem: str) -> FormatError:
         return FormatError(f"`{path}`, operator {name!r:.80}: {problem}")
 
-    keys = ("weight", "bias")
+    keys: tuple[str, ...] = ("weight", "bias")
     if node.op_type == "BatchNormalization":
         keys = ("weight", "bias", "running_mean", "running_var")
     given = [each for each in node.input[1:] if each]
