@@ -29,6 +29,7 @@ for outer in ("models", "verify"):
     ]
 
 DATA = ["Pillow", "scikit-learn"]
+ONNX = ["onnx"]
 PLOT = ["matplotlib"]
 VERIFY = ["hypothesis", "latex2mathml", "markdown-it-py", "mpmath", "python-flint", *PLOT]
 
@@ -59,12 +60,13 @@ setup(
     include_package_data=False,
     install_requires=["numpy>=2", "scipy", "numba", "h5py", "click", "rich", "threadpoolctl"],
     extras_require={
+        "onnx": ONNX,
         "torch": ["torch"],
         "plot": PLOT,
         "data": DATA,
         "verify": VERIFY,
         # Not torch, whose default builds are gigabytes: tests that need it are skipped without it.
-        "test": ["setuptools>=77", "pytest", "pytest-cov", "ruff", "mypy", *DATA, *VERIFY],
+        "test": ["setuptools>=77", "pytest", "pytest-cov", "ruff", "mypy", *DATA, *ONNX, *VERIFY],
         "docs": ["sphinx", "myst-parser", "furo", "sphinx-click", "sphinx-mathjax-offline", *DATA, *VERIFY],
     },
     entry_points={

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from refldnq.layers import BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, ReLU
-from refldnq.layers.base import Layer
-from refldnq.models.initial import initial_params
-from refldnq.network import INPUT, Network, Node
+from refldnq.models.graph import Graph
+from refldnq.network import INPUT, Network
 
 INPUT_SHAPE = (1, 8, 8)
 CLASSES = 10
 WIDTHS = (16, 32, 64)
 
 
-def cnn_digits(rng: np.random.Generator) -> Network:
-    """Three 3x3 convolutions with batch normalization, one max pooling, one linear layer, float64.
+def cnn_digits(rng: np.random.Generator, *, dtype: npt.DTypeLike = np.float64) -> Network:
+    """Three 3x3 convolutions with batch normalization, one max pooling, one linear layer.
 
     Parameters
     ----------
     rng : numpy.random.Generator
         Draws the weights: He-normal, batch normalization at the identity.
+    dtype : dtype, optional
+        float64 or float32.
 
     Returns
     -------
@@ -34,12 +36,8 @@ def cnn_digits(rng: np.random.Generator) -> Network:
     >>> network.weighted, network.shapes["pool"]
     (('conv1', 'conv2', 'conv3', 'linear'), (32, 4, 4))
     """
-    nodes: list[Node] = []
-
-    def put(name: str, layer: Layer, source: str) -> str:
-        nodes.append(Node(name, layer, (source,)))
-        return name
-
+    graph = Graph()
+    put = graph.put
     y, channels = INPUT, INPUT_SHAPE[0]
     for index, width in enumerate(WIDTHS, start=1):
         if index == len(WIDTHS):
@@ -51,4 +49,4 @@ def cnn_digits(rng: np.random.Generator) -> Network:
     y = put("average", GlobalAvgPool(), y)
     y = put("flatten", Flatten(), y)
     put("linear", Linear(channels, CLASSES), y)
-    return Network(tuple(nodes), initial_params(nodes, rng), INPUT_SHAPE)
+    return graph.network(rng, INPUT_SHAPE, dtype)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+from math import prod
 
+import numpy as np
+import numpy.typing as npt
+
+from refldnq._checks import FLOATS
 from refldnq._typing import Array
 from refldnq.layers import BatchNorm, he_normal
 from refldnq.network import Node
 
 
-def initial_params(nodes: list[Node], rng: np.random.Generator) -> dict[str, dict[str, Array]]:
+def initial_params(
+    nodes: list[Node], rng: np.random.Generator, dtype: npt.DTypeLike = np.float64
+) -> dict[str, dict[str, Array]]:
     """Random arrays for every node: He-normal weights, zero biases, batch normalization at the identity.
 
     Parameters
@@ -18,11 +24,19 @@ def initial_params(nodes: list[Node], rng: np.random.Generator) -> dict[str, dic
         The graph.
     rng : numpy.random.Generator
         Draws the weights in the order of the nodes.
+    dtype : dtype, optional
+        float64 or float32. Weights are drawn in this type, so that single precision never takes the memory of
+        double; the two types' weights are different draws.
 
     Returns
     -------
     dict of str to dict of str to Array
-        Arrays by node and name, float64.
+        Arrays by node and name.
+
+    Raises
+    ------
+    TypeError
+        If the type is another.
 
     Examples
     --------
@@ -31,16 +45,19 @@ def initial_params(nodes: list[Node], rng: np.random.Generator) -> dict[str, dic
     >>> arrays["bn"]["running_var"]
     array([1., 1.])
     """
+    if np.dtype(dtype) not in FLOATS:
+        raise TypeError(f"`dtype` must be float32 or float64, got {np.dtype(dtype)}.")
     params: dict[str, dict[str, Array]] = {}
     for node in nodes:
         own: dict[str, Array] = {}
         for key, shape in node.layer.parameter_shapes().items():
             if isinstance(node.layer, BatchNorm):
-                own[key] = np.ones(shape) if key in ("weight", "running_var") else np.zeros(shape)
+                ones = key in ("weight", "running_var")
+                own[key] = np.ones(shape, dtype) if ones else np.zeros(shape, dtype)
             elif key == "weight":
-                own[key] = he_normal(rng, shape, int(np.prod(shape[1:])))
+                own[key] = he_normal(rng, shape, prod(shape[1:]), dtype)
             else:
-                own[key] = np.zeros(shape)
+                own[key] = np.zeros(shape, dtype)
         if own:
             params[node.name] = own
     return params

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from refldnq._checks import check_integer
 from refldnq.layers import BatchNorm, Flatten, Linear, ReLU
-from refldnq.layers.base import Layer
-from refldnq.models.initial import initial_params
-from refldnq.network import INPUT, Network, Node
+from refldnq.models.graph import Graph
+from refldnq.network import INPUT, Network
 
 INPUT_SHAPE = (1, 8, 8)
 CLASSES = 10
 
 
 def mlp_digits(
-    rng: np.random.Generator, *, hidden: Sequence[int] = (128, 64), batch_norm: bool = True
+    rng: np.random.Generator,
+    *,
+    hidden: Sequence[int] = (128, 64),
+    batch_norm: bool = True,
+    dtype: npt.DTypeLike = np.float64,
 ) -> Network:
-    """Linear layers with ReLU between them, on the flattened digit, float64.
+    """Linear layers with ReLU between them, on the flattened digit.
 
     Parameters
     ----------
@@ -29,6 +33,8 @@ def mlp_digits(
         Units of each hidden layer; two layers, chosen here.
     batch_norm : bool, optional
         Whether every hidden layer is followed by batch normalization, which then has the bias.
+    dtype : dtype, optional
+        float64 or float32.
 
     Returns
     -------
@@ -48,12 +54,8 @@ def mlp_digits(
     >>> mlp_digits(np.random.default_rng(0), hidden=(32,)).weighted
     ('fc1', 'fc2')
     """
-    nodes: list[Node] = []
-
-    def put(name: str, layer: Layer, source: str) -> str:
-        nodes.append(Node(name, layer, (source,)))
-        return name
-
+    graph = Graph()
+    put = graph.put
     y = put("flatten", Flatten(), INPUT)
     features = int(np.prod(INPUT_SHAPE))
     for index, units in enumerate(hidden, start=1):
@@ -64,4 +66,4 @@ def mlp_digits(
         y = put(f"relu{index}", ReLU(), y)
         features = units
     put(f"fc{len(hidden) + 1}", Linear(features, CLASSES), y)
-    return Network(tuple(nodes), initial_params(nodes, rng), INPUT_SHAPE)
+    return graph.network(rng, INPUT_SHAPE, dtype)

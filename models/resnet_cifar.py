@@ -10,20 +10,26 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from refldnq._checks import check_choice
 from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, ReLU, SubsampleShortcut
-from refldnq.layers.base import Layer
-from refldnq.models.initial import initial_params
-from refldnq.network import INPUT, Network, Node
+from refldnq.models.graph import Graph
+from refldnq.network import INPUT, Network
 
 DEPTHS = (20, 32, 44, 56, 110)
 WIDTHS = (16, 32, 64)
 CLASSES = 10
 
 
-def resnet_cifar(depth: int, rng: np.random.Generator, *, option: Literal["A", "B"] = "A") -> Network:
-    """A CIFAR ResNet with random weights, float64.
+def resnet_cifar(
+    depth: int,
+    rng: np.random.Generator,
+    *,
+    option: Literal["A", "B"] = "A",
+    dtype: npt.DTypeLike = np.float64,
+) -> Network:
+    """A CIFAR ResNet with random weights.
 
     Parameters
     ----------
@@ -33,6 +39,8 @@ def resnet_cifar(depth: int, rng: np.random.Generator, *, option: Literal["A", "
         Draws the weights: He-normal, batch normalization at the identity.
     option : {'A', 'B'}, optional
         Shortcuts across a change of shape; A is what the paper of the network uses on CIFAR-10.
+    dtype : dtype, optional
+        float64 or float32.
 
     Returns
     -------
@@ -53,12 +61,8 @@ def resnet_cifar(depth: int, rng: np.random.Generator, *, option: Literal["A", "
     """
     check_choice("depth", depth, DEPTHS)
     check_choice("option", option, ("A", "B"))
-    nodes: list[Node] = []
-
-    def put(name: str, layer: Layer, *inputs: str) -> str:
-        nodes.append(Node(name, layer, inputs))
-        return name
-
+    graph = Graph()
+    put = graph.put
     y = put("conv1", Conv2d(3, WIDTHS[0], 3, padding=1, bias=False), INPUT)
     y = put("bn1", BatchNorm(WIDTHS[0]), y)
     y = put("relu1", ReLU(), y)
@@ -83,4 +87,4 @@ def resnet_cifar(depth: int, rng: np.random.Generator, *, option: Literal["A", "
     y = put("pool", GlobalAvgPool(), y)
     y = put("flatten", Flatten(), y)
     put("linear", Linear(channels, CLASSES), y)
-    return Network(tuple(nodes), initial_params(nodes, rng), (3, 32, 32))
+    return graph.network(rng, (3, 32, 32), dtype)

@@ -16,7 +16,7 @@ from refldnq._typing import Array, Int64Array
 from refldnq.data.augment import augment
 from refldnq.data.sampling import shuffled_batches
 from refldnq.layers import Dropout
-from refldnq.loss import cross_entropy
+from refldnq.loss import LOSSES
 from refldnq.network import INPUT, Network
 from refldnq.optim import learning_rate, optimizer_from
 
@@ -46,6 +46,8 @@ class TrainSettings:
         Zeros added on each side before a random crop to the old size, in pixels; 0 means none.
     flip : bool, optional
         Whether half of the images are mirrored left to right. Off: a mirrored digit is not a digit.
+    loss : {'cross_entropy', 'squared_hinge'}, optional
+        What is minimized: the cross-entropy under softmax, or an L2-SVM's loss, as in CIFARNet.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class TrainSettings:
     statistics: Literal["batch", "running"] = "batch"
     crop: int = 1
     flip: bool = False
+    loss: Literal["cross_entropy", "squared_hinge"] = "cross_entropy"
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, at_least=1)
@@ -82,6 +85,7 @@ class TrainSettings:
         object.__setattr__(self, "weight_decay", check_number("weight_decay", self.weight_decay, at_least=0))
         check_choice("statistics", self.statistics, ("batch", "running"))
         check_integer("crop", self.crop, at_least=0)
+        check_choice("loss", self.loss, tuple(LOSSES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class Epoch:
     index : int
         From 0.
     loss : float
-        Mean cross-entropy of the batches, in nats.
+        Mean loss of the batches; of cross-entropy in nats.
     accuracy : float
         Share of images classified right, as the batches were seen: augmented, before their step.
     """
@@ -128,7 +132,7 @@ def train(
     *,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> TrainResult:
-    """Minimize the cross-entropy of the labels over all arrays of a network.
+    """Minimize a loss of the labels over all arrays of a network.
 
     Parameters
     ----------
@@ -291,7 +295,7 @@ def _fit(
             params = {**network.params, **_masks(network, batch.size, rng)}
             with np.errstate(over="ignore", invalid="ignore"):  # divergence is reported below, once
                 run = network.record({INPUT: x}, 0, end, mode=mode, params=params)
-                value, dy = cross_entropy(run.live[last], labels[batch])
+                value, dy = LOSSES[settings.loss](run.live[last], labels[batch])
             if not np.isfinite(value):
                 raise ValueError(
                     f"`learning_rate` must be small enough for training to converge, got "

@@ -289,6 +289,7 @@ def test_tables_in_the_readme_are_generated(load: Load) -> None:
         "accuracy": lambda file: str(load("accuracy").markdown(load("store").Store(file).rows())),
         "bounds": lambda file: str(load("bounds").markdown(load("store").Store(file).rows())),
         "certificates": lambda file: str(load("certificates").markdown(load("store").Store(file).rows())),
+        "networks": lambda file: str(load("networks").markdown(load("store").Store(file).rows())),
         "solvers": lambda file: str(load("solvers").markdown(load("store").Store(file).rows())),
         "study": lambda file: str(load("study").markdown(load("store").Store(file).rows())),
     }

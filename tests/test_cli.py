@@ -337,6 +337,31 @@ def test_convert_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
     assert "weights.th" in refuse("convert", path, "--arch", "mlp-digits", "-o", tmp_path / "out.h5")
 
 
+def test_an_onnx_file_is_converted_and_scored_on_both_splits(data_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="reading ONNX files needs the package onnx")
+    weights, pictures = data_dir / "weights/squeezenet1.1.onnx", data_dir / "imagenet-sample"
+    if not (weights.is_file() and pictures.is_dir()):
+        pytest.skip("SqueezeNet or the ImageNet sample is not in the data folder")
+    some, out, record = tmp_path / "some", tmp_path / "squeezenet.h5", tmp_path / "e.json"
+    for folder in sorted(pictures.iterdir())[1:25:2]:
+        (some / folder.name).mkdir(parents=True)
+        for file in folder.iterdir():
+            (some / folder.name / file.name).symlink_to(file)
+    (some / "classes.txt").write_text((pictures / "classes.txt").read_text())
+    words = ("--arch", "squeezenet1.1", "--preprocess", "imagenet-bgr255")
+    accept("convert", weights, *words, "-o", out)
+    scores = {}
+    for split in ("train", "test", "all"):
+        accept("evaluate", out, "--data", some, "--split", split, "--json", record)
+        scores[split] = json.loads(record.read_text())
+    assert [scores[split]["total"] for split in ("train", "test", "all")] == [6, 6, 12]
+    assert scores["all"]["correct"] == scores["train"]["correct"] + scores["test"]["correct"] >= 4
+    low, high = scores["all"]["interval"]
+    assert low < scores["all"]["accuracy"] < high and scores["all"]["interval_top5"] is not None
+    assert "--limit must go with" in refuse("evaluate", out, "--data", some, "--split", "all", "--limit", 3)
+    assert "weights must fit the architecture" in refuse("convert", weights, "--arch", "resnet18", "-o", out)
+
+
 # ------------------------------------------------------------------ bad data
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from refldnq._typing import Array, NetworkParams
-from refldnq.loss import cross_entropy, distillation, output_error
+from refldnq.loss import LOSSES, cross_entropy, distillation, output_error, squared_hinge
 from refldnq.optim import SGD, Adam, Optimizer, learning_rate
 
 
@@ -46,6 +46,34 @@ def test_cross_entropy_gradient_and_large_logits() -> None:
     value, dy = cross_entropy(np.array([[1e4, 0.0]]), np.array([1]))
     assert value == 1e4 and np.isfinite(dy).all()
     assert dy.dtype == np.float64 and cross_entropy(y.astype(np.float32), labels)[1].dtype == np.float32
+
+
+def test_squared_hinge_is_its_formula_and_gradient() -> None:
+    rng = np.random.default_rng(4)
+    y, labels = 2 * rng.standard_normal((5, 3)), np.array([0, 1, 2, 1, 0])
+    value, dy = squared_hinge(y, labels)
+    loops = sum(
+        max(0.0, 1 - (1 if k == label else -1) * y[i, k]) ** 2
+        for i, label in enumerate(labels)
+        for k in range(3)
+    )
+    assert math.isclose(value, loops / 5, rel_tol=1e-14)
+    difference = central_difference(lambda z: squared_hinge(z, labels)[0], y)
+    assert close(dy, difference, 1e-8)
+    # Planted bugs, the hinge not squared and the other sign, are seen by the same comparison.
+    assert not close(np.sign(dy) / 5, difference, 1e-8) and not close(-dy, difference, 1e-8)
+    assert 0 < np.sum(dy == 0) < dy.size  # both sides of the hinge are there
+    single, slope = squared_hinge(y.astype(np.float32), labels)
+    assert slope.dtype == np.float32 and math.isclose(single, value, rel_tol=1e-5)
+    assert squared_hinge(np.where(np.eye(3)[labels] > 0, 2.0, -1.0), labels)[0] == 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_labels_refuse_other_classes(name: str) -> None:
+    with pytest.raises(ValueError, match=r"`labels` must lie in 0\.\.1, got -1\.\.1"):
+        LOSSES[name](np.zeros((2, 2)), np.array([-1, 1]))
+    with pytest.raises(ValueError, match=r"`labels` must have shape \(2,\), got \(1,\)"):
+        LOSSES[name](np.zeros((2, 2)), np.array([1]))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])

@@ -33,18 +33,21 @@ def descriptions(channels: int = 3) -> st.SearchStrategy[Preprocess]:
         std=vector(positive),
         channel_order=st.sampled_from(["rgb", "bgr"]),
         layout=st.sampled_from(["nchw", "nhwc"]),
+        crop=st.sampled_from([None, 1, 2, 4]),
     )
 
 
 def by_definition(how: Preprocess, images: Array) -> Array:
     """(scale x - mean) / std, pixel by pixel; float64."""
     n, c, h, w = images.shape if how.layout == "nchw" else [images.shape[axis] for axis in (0, 3, 1, 2)]
-    out = np.empty((n, c, h, w))
-    for i, k, a, b in np.ndindex(n, c, h, w):
+    out = np.empty((n, c, how.crop or h, how.crop or w))
+    top, left = ((round((side - how.crop) / 2) if how.crop else 0) for side in (h, w))
+    for i, k, p, q in np.ndindex(*out.shape):
         stored = c - 1 - k if how.channel_order == "bgr" else k
+        a, b = p + top, q + left
         x = float(images[i, stored, a, b] if how.layout == "nchw" else images[i, a, b, stored])
         mean, std = how.mean[k % len(how.mean)], how.std[k % len(how.std)]
-        out[i, k, a, b] = (how.scale * x - mean) / std
+        out[i, k, p, q] = (how.scale * x - mean) / std
     return out
 
 
@@ -103,6 +106,41 @@ def test_presets() -> None:
     assert abs(grey - (0.2 - 0.1307) / 0.3081) <= 1e-12
 
 
+def test_the_imagenet_presets() -> None:
+    """Short side 256, middle 224; red first and about -2 to 3, or blue first and about -124 to 151."""
+    images = np.zeros((1, 3, 256, 300), np.uint8)
+    images[:, 0, 16:-16, 38:-38] = 255  # red in the middle
+    x, caffe = (PRESETS[name](images, np.float64) for name in ("imagenet", "imagenet-bgr255"))
+    assert x.shape == caffe.shape == (1, 3, 224, 224)
+    want = [(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225]
+    assert np.allclose(x, np.reshape(want, (3, 1, 1)), rtol=1e-12)
+    assert np.allclose(caffe, np.reshape([-103.939, -116.779, 255 - 123.68], (3, 1, 1)), rtol=1e-12)
+
+
+def test_resizing_comes_before_cropping() -> None:
+    pytest.importorskip("PIL", reason="Pillow resizes")
+    frame = np.full((1, 1, 40, 40), 200, np.uint8)
+    frame[:, :, 12:28, 12:28] = 0
+    # Half as large, the frame is 6 pixels wide, and 2 of them are left; cropped first, nothing would be.
+    small = Preprocess(resize=20, crop=12)(frame, np.float64)[0, 0]
+    assert small.shape == (12, 12) and small[0, 0] == 200 and small[6, 6] == 0
+    assert frame[0, 0, 14:26, 14:26].max() == 0
+
+
+@given(how=descriptions(), resize=st.sampled_from([None, 4, 7]))
+def test_resizing_travels_in_the_description(how: Preprocess, resize: int | None) -> None:
+    how = replace(how, resize=resize)
+    assert Preprocess.from_json(how.to_json()) == how
+
+
+def test_descriptions_without_resizing_are_those_of_before() -> None:
+    """Files of models from before there was resizing stay readable, and new ones of such models the same."""
+    fields = {"scale": 1.0, "mean": [0.0], "std": [1.0], "channel_order": "rgb", "layout": "nchw"}
+    assert json.loads(Preprocess().to_json()) == fields
+    assert Preprocess.from_json(json.dumps(fields)) == Preprocess()
+    assert json.loads(Preprocess(crop=3).to_json()) == {**fields, "crop": 3}
+
+
 @given(how=descriptions())
 def test_json_gives_it_back(how: Preprocess) -> None:
     assert Preprocess.from_json(how.to_json()) == how
@@ -130,6 +168,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "std None": ({"std": None}, TypeError, "`std` must be a tuple of numbers, got NoneType"),
     "order": ({"channel_order": "gbr"}, ValueError, "`channel_order` must be one of 'rgb', 'bgr', got 'gbr'"),
     "order a list": ({"channel_order": ["rgb"]}, ValueError, "`channel_order` must be one of"),
+    "resize zero": ({"resize": 0}, ValueError, "`resize` must be an integer of at least 1, got 0"),
+    "resize a half": ({"resize": 0.5}, TypeError, "`resize` must be an integer, got float"),
+    "crop zero": ({"crop": 0}, ValueError, "`crop` must be an integer of at least 1, got 0"),
+    "crop text": ({"crop": "3"}, TypeError, "`crop` must be an integer, got str"),
+    "crop larger": ({"crop": 5, "resize": 4}, ValueError, "`crop` must be at most `resize`, 4, got 5"),
     "layout": ({"layout": "hwc"}, ValueError, "`layout` must be one of 'nchw', 'nhwc', got 'hwc'"),
 }
 
@@ -174,6 +217,8 @@ def test_a_missing_field_is_an_error(field: str) -> None:
 def test_images_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`images` must have four axes, got shape \(3, 2, 2\)"):
         Preprocess()(np.zeros((3, 2, 2)), np.float64)
+    with pytest.raises(ValueError, match=r"`images` must have at least 5 rows and columns .* got \(4, 4\)"):
+        Preprocess(crop=5)(np.zeros((1, 3, 4, 4)), np.float64)
     with pytest.raises(ValueError, match="`mean` must hold 1 or 1 numbers, got 3"):
         PRESETS["cifar-resnet"](np.zeros((2, 1, 4, 4), np.uint8), np.float32)
     with pytest.raises(ValueError, match="`std` must hold 1 or 3 numbers, got 2"):
@@ -192,7 +237,7 @@ def test_a_name_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "how.json").write_text(how.to_json(), encoding="utf-8")
     assert preprocess_from(str(tmp_path / "how.json")) == how
     with pytest.raises(ValueError, match=r"`preprocess` must be one of \[.*'digits'.*\] or a JSON file"):
-        preprocess_from("imagenet")
+        preprocess_from("imagenet21k")
     (tmp_path / "bad.json").write_bytes(b"\xff\xfe")
     with pytest.raises(FormatError, match=r"bad\.json`: .*decode"):
         preprocess_from(str(tmp_path / "bad.json"))

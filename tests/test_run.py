@@ -25,6 +25,7 @@ from refldnq.experiments.run import (
     direct_settings,
     evaluate_model,
     quantize_model,
+    wilson,
 )
 from refldnq.experiments.summary import model_json, model_text
 from refldnq.experiments.work import layer_work
@@ -101,6 +102,22 @@ def test_top5_counts_the_five_largest() -> None:
     data = replace(small_data(8), labels=np.arange(8))
     score = evaluate_model(constant_model([8.0, 7, 6, 5, 4, 3, 2, 1]), data)
     assert (score.correct, score.correct_top5, score.top5) == (1, 5, 62.5)
+
+
+def test_accuracies_have_wilsons_intervals_and_add_up() -> None:
+    # Wilson's interval solves (p - share)^2 = z^2 p (1 - p) / n: both ends, by substitution.
+    z = 1.959963984540054
+    for count, total in ((366, 600), (1, 7), (9152, 9977)):
+        share = count / total
+        for end in wilson(count, total):
+            p = end / 100
+            assert abs((p - share) ** 2 - z * z * p * (1 - p) / total) <= 1e-14
+    assert wilson(0, 5)[0] == 0.0 and wilson(5, 5)[1] == 100.0
+    one, two = Evaluation(correct=1, total=2, correct_top5=2), Evaluation(correct=3, total=5, correct_top5=4)
+    assert one + two == Evaluation(correct=4, total=7, correct_top5=6)
+    assert (one + replace(two, correct_top5=None)).correct_top5 is None
+    assert one.interval == wilson(1, 2) and one.interval_top5 == wilson(2, 2)
+    assert replace(one, correct_top5=None).interval_top5 is None
 
 
 def test_the_batch_size_changes_no_count() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from refldnq._typing import Array, Int64Array, NetworkParams
 from refldnq.layers import BatchNorm, Dropout, Linear, ReLU
-from refldnq.loss import cross_entropy
+from refldnq.loss import cross_entropy, squared_hinge
 from refldnq.models.digits_cnn import cnn_digits
 from refldnq.models.mlp import mlp_digits
 from refldnq.network import Network, Node
@@ -186,6 +187,22 @@ def test_dropout_draws_a_mask_a_batch() -> None:
 
 
 @pytest.mark.filterwarnings("error")
+def test_the_squared_hinge_is_what_is_minimized() -> None:
+    x, labels = digits_like(8)
+    how = TrainSettings(
+        epochs=1, batch_size=8, crop=0, optimizer="sgd", momentum=0, weight_decay=0, loss="squared_hinge"
+    )
+    start = mlp_digits(np.random.default_rng(0))
+    result = train(start, x, labels, how, np.random.default_rng(1))
+    assert result.history[0].loss == pytest.approx(
+        squared_hinge(start.forward(x, mode="train"), labels)[0], rel=1e-12
+    )
+    plain = train(start, x, labels, replace(how, loss="cross_entropy"), np.random.default_rng(1))
+    assert not np.array_equal(plain.network.params["fc1"]["weight"], result.network.params["fc1"]["weight"])
+    many = train(start, x, labels, replace(how, epochs=30, optimizer="adam"), np.random.default_rng(1))
+    assert many.history[-1].accuracy == 1.0
+
+
 def test_divergence_is_an_error() -> None:
     x, labels = digits_like(8, np.float32)
     network = mlp_digits(np.random.default_rng(0), hidden=(6,), batch_norm=False).astype(np.float32)
@@ -226,6 +243,7 @@ def test_refuses_what_does_not_fit() -> None:
         ("weight_decay", float("nan")),
         ("statistics", "both"),
         ("crop", -1),
+        ("loss", "hinge"),
     ],
 )
 def test_settings_refuse_what_is_out_of_range(name: str, value: Any) -> None:

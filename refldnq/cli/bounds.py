@@ -72,7 +72,7 @@ def bounds(
     split = split or ("test" if has_split(data, "test") else "train")
     dataset = load_dataset(data, split)
     chosen = dataset.sample(images, np.random.default_rng(seed))
-    x = preprocess(dataset.images[chosen], np.float64)
+    x = preprocess(dataset.pixels(chosen, preprocess.resize), np.float64)
     ladder = bound_ladder(model.network, quantized.network, x, batch_size=batch_size)
     update = update_aware(quantized.network, quantized.provenance)
     sound = ladder.sound and update.sound

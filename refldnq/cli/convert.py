@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from refldnq.cli.options import json_option, output_option
 from refldnq.cli.output import say, write_json
+
+if TYPE_CHECKING:
+    from refldnq.network import Network
 
 
 @click.command()
@@ -17,16 +21,18 @@ from refldnq.cli.output import say, write_json
 @click.option(
     "--preprocess",
     metavar="NAME|FILE",
-    help="From stored images to inputs: cifar-resnet, digits, mnist, a JSON file, or none.  "
+    help="From stored images to inputs: cifar-resnet, digits, imagenet, imagenet-bgr255, mnist, a JSON file, "
+    "or none.  "
     "[default: the architecture's]",
 )
 @output_option()
 @json_option
 def convert(weights: Path, arch: str, preprocess: str | None, output: Path, json_file: Path | None) -> None:
-    """Convert a PyTorch checkpoint to a model file.
+    """Convert a PyTorch checkpoint or an ONNX file (.onnx) to a model file.
 
-    The file's arrays must be those of the architecture, name by name and shape by shape. A model without
-    preprocessing (--preprocess none) is refused by evaluate and quantize.
+    A checkpoint's arrays must be those of the architecture, name by name and shape by shape; an ONNX file's
+    layers with weights its layers, one by one. A model without preprocessing (--preprocess none) is refused
+    by evaluate and quantize.
     """
     import numpy as np
 
@@ -34,17 +40,16 @@ def convert(weights: Path, arch: str, preprocess: str | None, output: Path, json
     from refldnq.data import preprocess_from
     from refldnq.experiments.summary import model_json
     from refldnq.formats.h5 import save_model
-    from refldnq.formats.torch import assign, load_state_dict
     from refldnq.model import Model
 
-    network = models.build(arch, np.random.default_rng(0))
+    network = models.build(arch, np.random.default_rng(0), dtype=np.float32)
     if preprocess == "none":
         how = None
     else:
         how = models.preprocess(arch) if preprocess is None else preprocess_from(preprocess)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     model = Model(
-        network=assign(network, load_state_dict(weights)),
+        network=_with_weights(network, weights),
         preprocess=how,
         provenance={"architecture": arch, "source": {"name": weights.name, "sha256": digest}},
     )
@@ -52,3 +57,13 @@ def convert(weights: Path, arch: str, preprocess: str | None, output: Path, json
     write_json(json_file, model_json(model))
     say(f"preprocessing: {how if how is not None else 'none'}", json_file)
     say(f"Wrote {output}.", json_file)
+
+
+def _with_weights(network: Network, weights: Path) -> Network:
+    if weights.suffix.lower() == ".onnx":
+        from refldnq.formats.onnx import assign_onnx, load_onnx
+
+        return assign_onnx(network, load_onnx(weights))
+    from refldnq.formats.torch import assign, load_state_dict
+
+    return assign(network, load_state_dict(weights))

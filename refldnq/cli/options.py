@@ -69,7 +69,9 @@ def data_option(required: bool = True, help: str = "") -> Callable[[Command], Co
         "data",
         required=required,
         metavar="DIR",
-        help=help or "Folder with CIFAR-10 or MNIST in an official format, an .npz or .h5 file, or: digits.",
+        help=help
+        or "Folder with CIFAR-10 or MNIST in an official format, or with a folder of pictures for each class "
+        "(ImageNet); an .npz or .h5 file; or: digits.",
     )
 
 

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 @click.option("--weight-decay", type=float, help="L2 penalty.")
 @click.option("--crop", type=int, help="Pixels around an image before it is cropped.")
 @click.option("--flip/--no-flip", default=None, help="Mirror half of the images.")
+@click.option(
+    "--loss",
+    type=click.Choice(["cross_entropy", "squared_hinge"]),
+    help="What is minimized; the paper's CIFARNet has the squared hinge.",
+)
 @output_option()
 @json_option
 def train(
@@ -42,7 +47,8 @@ def train(
 ) -> None:
     """Train the architecture ARCH on labelled images by this package's own backpropagation.
 
-    The defaults are those of the shipped networks for the digits.
+    The defaults are those of the shipped networks for the digits. ARCH is one of those that `refldnq convert`
+    knows, such as lenet5, cifarnet, vgg-distilquant, wrn28-10, resnet20.
     """
     from refldnq import models
     from refldnq.data import load_dataset, load_test, preprocess_from

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from refldnq._checks import check_finite, check_shape
+from refldnq._checks import FLOATS, check_finite, check_shape
 from refldnq._typing import Array, Int64Array
 from refldnq.data.sampling import sample
 
@@ -19,7 +20,8 @@ class Dataset:
     Parameters
     ----------
     images : Array, shape (n, c, h, w) or (n, h, w, c)
-        Unsigned bytes, or finite floats.
+        Unsigned bytes, or finite floats; or what looks like such an array and is read in parts
+        (`refldnq.data.folder.PictureFiles`).
     labels : Array, shape (n,), int64, or None
         Class indices.
     classes : tuple of str or None
@@ -47,15 +49,13 @@ class Dataset:
     name: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.images, np.ndarray) or self.images.dtype not in (
-            np.uint8,
-            np.float32,
-            np.float64,
-        ):
+        known = isinstance(self.images, np.ndarray) and self.images.dtype in (np.uint8, *FLOATS)
+        if not (self.streamed or known):
             kind = getattr(self.images, "dtype", type(self.images).__name__)
             raise TypeError(f"`images` must be an array of uint8, float32 or float64, got {kind}.")
         check_shape("images", self.images, (None, None, None, None))
-        check_finite("images", self.images)
+        if not self.streamed:
+            check_finite("images", self.images)
         if self.labels is None:
             return
         labels = np.asarray(self.labels)
@@ -73,7 +73,42 @@ class Dataset:
     def take(self, indices: Array) -> Dataset:
         """The images at `indices`, with their labels."""
         labels = None if self.labels is None else self.labels[indices]
-        return Dataset(self.images[indices], labels, self.classes, self.name)
+        images = self.images.take(indices) if self.streamed else self.images[indices]
+        return Dataset(images, labels, self.classes, self.name)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the images are files that are read when they are needed."""
+        return hasattr(self.images, "sized")
+
+    def pixels(self, places: Any, size: int | None = None) -> Array:
+        """The stored images at `places`, an index, slice or array.
+
+        Parameters
+        ----------
+        places : int, slice or Array
+            Which.
+        size : int, optional
+            Rows and columns that files are decoded to; other images stay as they are.
+
+        Returns
+        -------
+        Array
+        """
+        images: Any = self.images
+        return np.asarray((images.sized(size) if self.streamed and size is not None else images)[places])
+
+    def record(self, indices: Array) -> dict[str, Any]:
+        """What a result tells of the images at `indices`: their places, and the files if they are files."""
+        found: dict[str, Any] = {
+            "name": self.name,
+            "size": len(self),
+            "indices": [int(index) for index in indices],
+        }
+        if self.streamed:
+            files: Any = self.images
+            found |= {"split": files.split, "files": list(files.take(indices).names)}
+        return found
 
     def sample(self, count: int, rng: np.random.Generator, *, stratified: bool = False) -> Int64Array:
         """Indices of `count` images, ascending, without repetition; see `refldnq.data.sampling.sample`."""
@@ -87,5 +122,6 @@ class Dataset:
         for array in (self.images, self.labels):
             if array is not None:
                 digest.update(f"{array.shape} {array.dtype.str}".encode())
-                digest.update(np.ascontiguousarray(array).data)
+                for first in range(0, len(array), 1024):
+                    digest.update(np.ascontiguousarray(array[first : first + 1024]).data)
         return digest.hexdigest()

@@ -9,6 +9,7 @@ from refldnq.data.arrays import SUFFIXES, array_names, load_arrays
 from refldnq.data.cifar import PATTERNS, cifar10_files, load_cifar10
 from refldnq.data.dataset import Dataset
 from refldnq.data.digits import digits
+from refldnq.data.folder import folder_of_pictures, has_folder_split, load_folder
 from refldnq.data.mnist import load_mnist, mnist_file
 from refldnq.errors import FormatError
 
@@ -25,7 +26,8 @@ def load_dataset(source: str | Path, split: str = "train") -> Dataset:
     ----------
     source : str or Path
         ``"digits"``; a folder with CIFAR-10 (binary or Python batches) or MNIST (idx, gzipped or not), or one
-        that holds such a folder; or an ``.npz``, ``.h5`` or ``.hdf5`` file.
+        that holds such a folder; a folder of pictures as ImageNet comes (module `folder`); or an ``.npz``,
+        ``.h5`` or ``.hdf5`` file.
     split : {'train', 'test'}, optional
         Which.
 
@@ -51,8 +53,8 @@ def load_dataset(source: str | Path, split: str = "train") -> Dataset:
     kind, place = _locate(source)
     if kind == "digits":
         return digits(split)
-    load = {"cifar": load_cifar10, "mnist": load_mnist, "arrays": load_arrays}[kind]
-    return load(place, split)
+    load = {"cifar": load_cifar10, "mnist": load_mnist, "pictures": load_folder, "arrays": load_arrays}
+    return load[kind](place, split)
 
 
 def has_split(source: str | Path, split: str) -> bool:
@@ -83,6 +85,8 @@ def has_split(source: str | Path, split: str) -> bool:
         return bool(cifar10_files(place, split))
     if kind == "mnist":
         return mnist_file(place, split, "images-idx3") is not None
+    if kind == "pictures":
+        return has_folder_split(place, split)
     return kind == "digits" or array_names(place, split) is not None
 
 
@@ -124,8 +128,10 @@ def _locate(source: str | Path) -> tuple[str, Path]:
     for place in MNIST_FOLDERS:
         if any(mnist_file(path / place, split, "images-idx3") for split in SPLITS):
             return "mnist", path / place
+    if folder_of_pictures(path):
+        return "pictures", path
     raise FormatError(
         f"`{path}` must hold CIFAR-10 batches or MNIST's idx files, found neither: no "
         f"{', '.join(PATTERNS.values())} or *-images-idx3-ubyte(.gz), there or in "
-        f"{', '.join((*CIFAR_FOLDERS[1:], *MNIST_FOLDERS[1:]))}."
+        f"{', '.join((*CIFAR_FOLDERS[1:], *MNIST_FOLDERS[1:]))}; nor a folder of pictures for each class."
     )

@@ -11,14 +11,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from refldnq._checks import FLOATS, check_choice, check_finite, check_number
+from refldnq._checks import FLOATS, check_choice, check_finite, check_integer, check_number
 from refldnq._typing import Array
+from refldnq.data.pictures import crop, resize
 from refldnq.errors import FormatError
+
+OPTIONAL = ("resize", "crop")
+"""Fields that need not be in a file: models from before they existed have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """x -> (scale x - mean) / std, channel by channel.
+    """x -> (scale x - mean) / std, channel by channel, behind resizing and cropping if they are asked for.
 
     Parameters
     ----------
@@ -30,6 +34,11 @@ class Preprocess:
         What the network wants; stored images are RGB.
     layout : {'nchw', 'nhwc'}, optional
         How the stored images' axes are ordered; the network's are NCHW.
+    resize : int or None, optional
+        Pixels of the short side that images are resized to first, by Pillow; None leaves them. Files are
+        decoded to this size.
+    crop : int or None, optional
+        Rows and columns of the middle that is kept after that; None keeps all.
 
     Raises
     ------
@@ -50,6 +59,8 @@ class Preprocess:
     std: tuple[float, ...] = (1.0,)
     channel_order: Literal["rgb", "bgr"] = "rgb"
     layout: Literal["nchw", "nhwc"] = "nchw"
+    resize: int | None = None
+    crop: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", check_number("scale", self.scale, above=0))
@@ -63,6 +74,11 @@ class Preprocess:
             raise ValueError(f"`mean` and `std` must hold a number, got {self.mean} and {self.std}.")
         check_choice("channel_order", self.channel_order, ("rgb", "bgr"))
         check_choice("layout", self.layout, ("nchw", "nhwc"))
+        for name in OPTIONAL:
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), at_least=1)
+        if self.resize is not None and self.crop is not None and self.crop > self.resize:
+            raise ValueError(f"`crop` must be at most `resize`, {self.resize}, got {self.crop}.")
 
     def __call__(self, images: Array, dtype: npt.DTypeLike) -> Array:
         """The network's inputs.
@@ -81,9 +97,12 @@ class Preprocess:
         Raises
         ------
         ValueError
-            If the images have not four axes, are not finite, or their channels do not fit `mean` and `std`.
+            If the images have not four axes, are not finite, are smaller than `crop`, or their channels do
+            not fit `mean` and `std`.
         TypeError
-            If the images or `dtype` are of another type.
+            If the images or `dtype` are of another type, or images that are not bytes are to be resized.
+        ModuleNotFoundError
+            If images are to be resized and Pillow is not installed.
         """
         if images.dtype not in (np.uint8, *FLOATS):
             raise TypeError(f"`images` must be uint8, float32 or float64, got {images.dtype}.")
@@ -93,6 +112,10 @@ class Preprocess:
             raise ValueError(f"`images` must have four axes, got shape {images.shape}.")
         check_finite("images", images)
         x = images.transpose(0, 3, 1, 2) if self.layout == "nhwc" else images
+        if self.resize is not None:
+            x = resize(x, self.resize)
+        if self.crop is not None:
+            x = crop(x, self.crop)
         if self.channel_order == "bgr":
             x = x[:, ::-1]
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -107,8 +130,11 @@ class Preprocess:
         return out
 
     def to_json(self) -> str:
-        """The fields as a JSON object."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The fields as a JSON object; `resize` and `crop` only if they are given."""
+        fields = {
+            name: value for name, value in asdict(self).items() if name not in OPTIONAL or value is not None
+        }
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Preprocess:
@@ -133,8 +159,11 @@ class Preprocess:
         if not isinstance(fields, Mapping):
             raise ValueError(f"`preprocess` must be a JSON object, got {type(fields).__name__}.")
         known = set(cls.__dataclass_fields__)
-        if set(fields) != known:
-            raise ValueError(f"`preprocess` must have the fields {sorted(known)}, got {sorted(fields)}.")
+        if set(fields) | set(OPTIONAL) != known:
+            raise ValueError(
+                f"`preprocess` must have the fields {sorted(known - set(OPTIONAL))} and may have "
+                f"{', '.join(OPTIONAL)}, got {sorted(fields)}."
+            )
         values: dict[str, Any] = dict(fields)
         for name in ("mean", "std"):
             if not isinstance(values[name], list):
@@ -145,10 +174,16 @@ class Preprocess:
 
 PRESETS: Mapping[str, Preprocess] = {
     "cifar-resnet": Preprocess(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "cifar-half": Preprocess(scale=1 / 255, mean=(0.5,), std=(0.5,)),
     "digits": Preprocess(scale=1 / 16),
     "mnist": Preprocess(scale=1 / 255, mean=(0.1307,), std=(0.3081,)),
+    "imagenet": Preprocess(
+        scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resize=256, crop=224
+    ),
+    "imagenet-bgr255": Preprocess(mean=(103.939, 116.779, 123.68), channel_order="bgr", resize=256, crop=224),
 }
-"""Named descriptions: the CIFAR ResNets' (the checkpoints' own), scikit-learn's digits (0..16), MNIST's."""
+"""Named descriptions: the CIFAR ResNets' (the checkpoints' own), DistilQuant's for CIFAR-10, scikit-learn's
+digits (0..16), MNIST's, torchvision's for ImageNet, and that of networks that come from Caffe."""
 
 
 def preprocess_from(name_or_file: str) -> Preprocess:

@@ -68,14 +68,23 @@ def layer_row(report: LayerReport, headings: Sequence[str] = COLUMNS) -> tuple[s
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation as JSON values: ``accuracy``, ``correct``, ``total``, ``top5``, in percent or null.
+    """An evaluation as JSON values.
+
+    Returns
+    -------
+    dict
+        ``accuracy`` and its ``interval`` (95 %), ``correct``, ``total``, ``top5`` and its ``interval_top5``;
+        shares in percent, null where there is no top-5 accuracy.
 
     Examples
     --------
-    >>> evaluation_json(Evaluation(correct=9, total=10, correct_top5=None))
-    {'accuracy': 90.0, 'correct': 9, 'total': 10, 'top5': None}
+    >>> evaluation_json(Evaluation(correct=9, total=10, correct_top5=None))["accuracy"]
+    90.0
     """
+    top5 = evaluation.interval_top5
     return {
+        "interval": list(evaluation.interval),
+        "interval_top5": None if top5 is None else list(top5),
         "accuracy": evaluation.accuracy,
         "correct": evaluation.correct,
         "total": evaluation.total,

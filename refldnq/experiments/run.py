@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import prod, sqrt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,6 +129,50 @@ class Evaluation:
         """Percent."""
         return None if self.correct_top5 is None else 100.0 * self.correct_top5 / self.total
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy, percent: Wilson's, images taken for independent draws."""
+        return wilson(self.correct, self.total)
+
+    @property
+    def interval_top5(self) -> tuple[float, float] | None:
+        """The same of the top-5 accuracy."""
+        return None if self.correct_top5 is None else wilson(self.correct_top5, self.total)
+
+    def __add__(self, other: Evaluation) -> Evaluation:
+        """The evaluation on both sets of images."""
+        tops = (self.correct_top5, other.correct_top5)
+        return Evaluation(
+            correct=self.correct + other.correct,
+            total=self.total + other.total,
+            correct_top5=None if tops[0] is None or tops[1] is None else tops[0] + tops[1],
+        )
+
+
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, in percent (Wilson 1927, "Probable Inference").
+
+    Parameters
+    ----------
+    count, total : int
+        Successes and trials.
+
+    Returns
+    -------
+    low, high : float
+        Percent.
+
+    Examples
+    --------
+    >>> [round(end, 1) for end in wilson(366, 600)]
+    [57.0, 64.8]
+    """
+    z = 1.959963984540054  # two-sided 95 % of the normal distribution
+    share, spread = count / total, z * z / total
+    centre = (share + spread / 2) / (1 + spread)
+    radius = z * sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
+    return 100 * max(0.0, centre - radius), 100 * min(1.0, centre + radius)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -226,11 +271,41 @@ def calibration_images(model: Model, dataset: Dataset, request: QuantizeRequest)
     """
     sampling = np.random.default_rng(request.seed).spawn(1)[0]
     indices = dataset.sample(request.images, sampling, stratified=request.stratified)
-    return required_preprocess(model)(dataset.images[indices], np.dtype(request.dtype))
+    how = required_preprocess(model)
+    return how(dataset.pixels(indices, how.resize), np.dtype(request.dtype))
+
+
+def at_a_time(network: Network, most: int = 250, memory: float = 4e8) -> int:
+    """How many images to evaluate at once.
+
+    Parameters
+    ----------
+    network : Network
+        Its largest activations, times three (a layer's input and output, and a branch beside it), count.
+    most : int, optional
+        No more than these; chosen here (about 100 MB of activations in a ResNet-20).
+    memory : float, optional
+        Bytes of activations to stay below; chosen here.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Examples
+    --------
+    >>> from refldnq.layers import Flatten
+    >>> from refldnq.network import Node
+    >>> network = Network((Node("flat", Flatten(), ("input",)),), {}, (3, 1000, 1000))
+    >>> at_a_time(network), at_a_time(network, memory=1e9)
+    (5, 13)
+    """
+    largest = max(prod(shape) for shape in network.shapes.values()) * network.dtype.itemsize
+    return max(1, min(most, int(memory / (3 * largest))))
 
 
 def evaluate_model(
-    model: Model, dataset: Dataset, limit: int | None = None, *, batch_size: int = 250
+    model: Model, dataset: Dataset, limit: int | None = None, *, batch_size: int | None = None
 ) -> Evaluation:
     """Classify labelled images.
 
@@ -243,7 +318,8 @@ def evaluate_model(
     limit : int, optional
         Only so many images, from the first.
     batch_size : int, optional
-        Images at a time; chosen here (about 100 MB of activations in a ResNet-20).
+        Images at a time, by default as many as `at_a_time` says. No more than that are ever read from files:
+        memory does not grow with their number.
 
     Returns
     -------
@@ -256,7 +332,11 @@ def evaluate_model(
         other classes than the model's outputs.
     """
     preprocess = required_preprocess(model)
-    check_integer("batch_size", batch_size, at_least=1)
+    batch_size = (
+        at_a_time(model.network)
+        if batch_size is None
+        else check_integer("batch_size", batch_size, at_least=1)
+    )
     count = len(dataset)
     if limit is not None:
         count = min(count, check_integer("limit", limit, at_least=1))
@@ -273,7 +353,7 @@ def evaluate_model(
     correct = among = 0
     for first in range(0, count, batch_size):
         part = slice(first, min(first + batch_size, count))
-        x = preprocess(dataset.images[part], model.network.dtype)
+        x = preprocess(dataset.pixels(part, preprocess.resize), model.network.dtype)
         logits = model.network.forward(x, batch_size=batch_size)
         truth = labels[part]
         correct += int(np.sum(logits.argmax(axis=1) == truth))
@@ -338,10 +418,14 @@ def quantize_model(
             f"`images` must be at most the {len(dataset)} of {dataset.name!r}, got {request.images}."
         )
     indices = dataset.sample(request.images, sampling, stratified=request.stratified)
-    images = preprocess(dataset.images[indices], np.dtype(request.dtype))
+    images = preprocess(dataset.pixels(indices, preprocess.resize), np.dtype(request.dtype))
     places = _left_over(len(dataset), indices, request.held_out, watching)
-    held_out = preprocess(dataset.images[places], np.dtype(request.dtype)) if len(places) else None
+    held_out = None
+    if len(places):
+        held_out = preprocess(dataset.pixels(places, preprocess.resize), np.dtype(request.dtype))
     network = model.network.astype(request.dtype)
+    # Large images in smaller batches: that changes no result beyond rounding.
+    settings = replace(settings, batch_size=min(settings.batch_size, at_a_time(network)))
     work = _Work(network, request, 0 if test is None else len(test))
     if request.mean_bits is not None:
         measured = sensitivities(network, images, settings.chosen(network))
@@ -520,7 +604,7 @@ def _provenance(
     places: Array,
     fingerprint: checkpoints.Fingerprint,
 ) -> dict[str, Any]:
-    data = {"name": dataset.name, "size": len(dataset), "indices": plain(indices)}
+    data = dataset.record(indices)
     if len(places):
         data["held_out"] = plain(places)
     return {

@@ -89,15 +89,15 @@ def train_model(
         raise ValueError(f"`data` must have labels to be trained on, got none in {data.name!r}.")
     rng = np.random.default_rng(seed)
     network = build(arch, rng).astype(np.float32)
-    images = preprocess(data.images, np.float32)
+    images = preprocess(data.pixels(slice(None), preprocess.resize), np.float32)
     result = train(network, images, data.labels, settings, rng, on_epoch=on_epoch)
     model = Model(
         network=result.network, preprocess=preprocess, classes=data.classes, quantized={}, provenance={}
     )
     provenance: dict[str, Any] = {
         "architecture": arch,
-        "data": {"name": data.name, "size": int(data.images.shape[0])},
-        "settings": plain(settings),
+        "data": {"name": data.name, "size": len(data)},
+        "settings": _settings(settings),
         "seed": seed,
         "threads": thread_count(),
         "loss": result.history[-1].loss,
@@ -118,3 +118,12 @@ def train_model(
             "accuracy": score.accuracy,
         }
     return replace(model, provenance=provenance)
+
+
+def _settings(settings: TrainSettings) -> dict[str, Any]:
+    # Without the loss where it is the default: files from before there was a choice stay the same.
+    return {
+        name: value
+        for name, value in plain(settings).items()
+        if name != "loss" or value != TrainSettings().loss
+    }

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from refldnq._checks import check_integer
 from refldnq._typing import Array, Float64Array, Params, Shape
@@ -136,7 +137,9 @@ def same_dtype(params: Params, x: Array) -> None:
             raise TypeError(f"`{name}` must have the input's type {x.dtype}, got {array.dtype}.")
 
 
-def he_normal(rng: np.random.Generator, shape: Shape, fan_in: int) -> Float64Array:
+def he_normal(
+    rng: np.random.Generator, shape: Shape, fan_in: int, dtype: npt.DTypeLike = np.float64
+) -> Array:
     """Gaussian weights of variance 2 / `fan_in` (He et al. 2015, "Delving Deep into Rectifiers", eq. 10).
 
     Examples
@@ -145,5 +148,7 @@ def he_normal(rng: np.random.Generator, shape: Shape, fan_in: int) -> Float64Arr
     >>> he_normal(np.random.default_rng(0), (3, 2), fan_in=2).shape
     (3, 2)
     """
-    weight: Float64Array = rng.standard_normal(shape) * np.sqrt(2.0 / fan_in)
+    kind: Any = np.dtype(dtype)
+    weight: Array = rng.standard_normal(shape, dtype=kind)
+    weight *= kind.type(np.sqrt(2.0 / fan_in))
     return weight

@@ -1,0 +1,130 @@
+"""Reading, resizing and cropping pictures, by Pillow: short side to a size, then the middle.
+
+This is the usual evaluation of ImageNet networks: the short side becomes 256 pixels by bilinear interpolation
+with antialiasing, the middle 224x224 are the input.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refldnq._typing import Array
+from refldnq.errors import FormatError
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "Reading or resizing pictures needs Pillow: install `refldnq[data]`.", name="PIL"
+        ) from None
+    return Image
+
+
+def read_picture(path: Path, size: int) -> Array:
+    """The middle square of a picture whose short side has been resized.
+
+    Parameters
+    ----------
+    path : Path
+        A file that Pillow can read.
+    size : int
+        Rows and columns of the result.
+
+    Returns
+    -------
+    Array, shape (3, size, size), uint8
+        RGB.
+
+    Raises
+    ------
+    FormatError
+        If the file is no picture, damaged or absurdly large.
+    ModuleNotFoundError
+        If Pillow is not installed.
+    """
+    Image = _pillow()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                picture = opened.convert("RGB")
+    except Exception as error:  # a damaged file raises nearly anything
+        raise FormatError(f"`{path}` must be a picture, got: {error}") from None
+    return crop(np.asarray(_resized(Image, picture, size)).transpose(2, 0, 1), size)
+
+
+def _resized(Image: Any, picture: Any, size: int) -> Any:
+    w, h = picture.size
+    short = min(w, h)
+    if short == size:
+        return picture
+    # The long side is rounded down, as by torchvision's Resize.
+    wide, high = (size if side == short else int(size * side / short) for side in (w, h))
+    return picture.resize((wide, high), Image.Resampling.BILINEAR)
+
+
+def resize(images: Array, size: int) -> Array:
+    """Stored images with their short side resized to `size` pixels.
+
+    Parameters
+    ----------
+    images : Array, shape (n, c, h, w), uint8
+        Any number of channels.
+    size : int
+        Rows or columns, whichever there are fewer of, of the result.
+
+    Returns
+    -------
+    Array, shape (n, c, ...), uint8
+        The images themselves if their short side is `size` already.
+
+    Raises
+    ------
+    TypeError
+        If they are not bytes.
+    ModuleNotFoundError
+        If Pillow is needed and not installed.
+
+    Examples
+    --------
+    >>> resize(np.full((1, 1, 4, 6), 7, np.uint8), 2).tolist()
+    [[[[7, 7, 7], [7, 7, 7]]]]
+    """
+    if min(images.shape[2:]) == size or not len(images):
+        return images
+    if images.dtype != np.uint8:
+        raise TypeError(f"`images` must be uint8 to be resized, got {images.dtype}.")
+    Image = _pillow()
+    return np.stack(
+        [
+            np.stack([np.asarray(_resized(Image, Image.fromarray(plane), size)) for plane in image])
+            for image in images
+        ]
+    )
+
+
+def crop(images: Array, size: int) -> Array:
+    """The middle `size` rows and columns of the last two axes.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+
+    Examples
+    --------
+    >>> crop(np.arange(12).reshape(3, 4), 2).tolist()
+    [[1, 2], [5, 6]]
+    """
+    h, w = images.shape[-2:]
+    if min(h, w) < size:
+        raise ValueError(f"`images` must have at least {size} rows and columns to be cropped, got {(h, w)}.")
+    # Rounded to even, as by torchvision's CenterCrop.
+    top, left = round((h - size) / 2), round((w - size) / 2)
+    return images[..., top : top + size, left : left + size]
