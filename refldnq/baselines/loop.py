@@ -353,7 +353,7 @@ def fit(
             descend = _Descent(method.network, schedule, rule, rate, since)
             with np.errstate(over="ignore", invalid="ignore"):  # divergence is reported below, once
                 point, found = method.step(point, rate, task.evaluate, descend.step)
-            if not np.isfinite(found.loss):
+            if not (np.isfinite(found.loss) and _is_finite(point.latent)):
                 raise ValueError(
                     f"`schedule` must have a rate small enough for training to converge, got "
                     f"{schedule.learning_rate!r}: the loss is {found.loss} in epoch {epoch}."
@@ -376,6 +376,10 @@ def fit(
         if on_epoch is not None:
             on_epoch(state)
     return state
+
+
+def _is_finite(tree: Tree) -> bool:
+    return all(bool(np.isfinite(array).all()) for own in tree.values() for array in own.values())
 
 
 @dataclass(frozen=True, slots=True)
