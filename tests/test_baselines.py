@@ -224,14 +224,13 @@ FINGERPRINT = Fingerprint({"seed": "3"})
 
 @pytest.mark.parametrize("name", [*TRAINED, "vq", "dq", "trn"])
 def test_a_run_goes_on_bit_for_bit_from_a_file(name: str, tmp_path: Path) -> None:
-    network = NETWORK.astype(np.float32)
     retrain = name not in TRAINED
-    whole, states = states_of(name, network=network, retrain=retrain)
+    whole, states = states_of(name, retrain=retrain)
     assert [state.history[-1].index for state in states] == list(range(len(states)))
     for stop in (0, len(states) - 1):
         baseline_checkpoint.save(tmp_path / "state.h5", states[stop], FINGERPRINT)
         state = baseline_checkpoint.load(tmp_path / "state.h5", FINGERPRINT)
-        rest = run(name, network, rng=np.random.default_rng(99), state=state, retrain=retrain)
+        rest = run(name, rng=np.random.default_rng(99), state=state, retrain=retrain)
         assert bits(rest.network) == bits(whole.network)
         assert rest.history == whole.history and rest.steps == whole.steps
         assert {n: c.codes.tobytes() for n, c in rest.quantized.items()} == {
@@ -379,7 +378,8 @@ def test_inqs_phases_restart_rate_and_momentum() -> None:
 def exnn_duals(every: int | None) -> list[LoopState]:
     method = exnn.method(NETWORK, LAYERS, 3, exnn.ExnnSettings(every=every))
     schedule = replace(SHORT, momentum=0.0)
-    rng, states = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    states: list[LoopState] = []
     fit(method, IMAGES, LABELS, schedule, rng, begin(method, schedule, rng), states.append)
     return states
 
@@ -469,7 +469,8 @@ def plain_network() -> Network:
 
 
 def one_step(name: str, settings: Any = None) -> tuple[LoopState, Network]:
-    network, states = plain_network(), []
+    network = plain_network()
+    states: list[LoopState] = []
     method = BASELINES[name].run.make(network, LAYERS, 3, settings)  # type: ignore[attr-defined]
     schedule = replace(STEP, nesterov=False, momentum=0.0) if name == "exnn" else STEP
     rng = np.random.default_rng(0)

@@ -356,7 +356,7 @@ def test_distilquants_loss_and_its_gradient() -> None:
     rng = np.random.default_rng(0)
     y, teacher, labels = rng.standard_normal((4, 3)), rng.standard_normal((4, 3)), np.array([0, 2, 1, 1])
     for mean in ("images", "elements"):
-        settings = distilquant.DistilQuantSettings(mean=mean)  # type: ignore[arg-type]
+        settings = distilquant.DistilQuantSettings(mean=mean)
         value, dy = distilquant.loss(y, teacher, labels, settings)
         p, q = (np.exp(z / 2) / np.exp(z / 2).sum(axis=1, keepdims=True) for z in (teacher, y))
         kl = np.sum(p * np.log(p / q)) / (4 if mean == "images" else 12)

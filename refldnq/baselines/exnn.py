@@ -76,7 +76,7 @@ class ExnnSettings:
         If a number is of another type.
     """
 
-    rho: float = 0.5
+    rho: float = 5.0
     predictor: float = 1.0
     corrector: float = 1.0
     every: int | None = None
