@@ -428,8 +428,8 @@ def test_lats_moment_is_of_the_gradients_at_the_ternary_weights_and_weights_are_
 
 def test_schedules_are_those_of_the_sources() -> None:
     published = ttq.PUBLISHED
-    rates = [round(published.rate(epoch, 5, 10), 6) for epoch in (0, 79, 80, 120, 159)]
-    assert rates == [0.1, 0.1, 0.01, 0.001, 0.001] and published.weight_decay == 2e-4
+    rates = [round(published.rate(epoch, 5, 10), 6) for epoch in (0, 80, 81, 122, 149)]
+    assert rates == [0.1, 0.1, 0.01, 0.001, 0.0001] and published.weight_decay == 2e-4
     halved = [lat.PUBLISHED.rate(epoch, 0, 10) for epoch in (0, 14, 15, 30)]
     assert halved == [0.002, 0.002, 0.001, 0.0005] and lat.PUBLISHED.optimizer == "adam"
     assert distilquant.PUBLISHED.nesterov and distilquant.PUBLISHED.weight_decay == 2.2e-4

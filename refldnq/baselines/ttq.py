@@ -27,9 +27,9 @@ PUBLISHED = Schedule(
     batch_size=128,
     learning_rate=0.1,
     decay="steps",
-    milestones=(80, 120),
+    milestones=(81, 122, 149),
     weight_decay=2e-4,
-    origin="momentum and penalty [code]; epochs and rates [memory]: Zhu et al. 2016, section 5.1",
+    origin="[code], which would go on to epoch 400 at the last rate; its penalty also falls in steps",
 )
 
 SCALED = Schedule(
@@ -174,7 +174,13 @@ def first_scales(w: Array, settings: TtqSettings) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Ttq(Method):
-    """TTQ as a `Method`: latent are the weights, Wp and Wn, and all that is not quantized."""
+    """TTQ as a `Method`: latent are the weights, Wp and Wn, and all that is not quantized.
+
+    Notes
+    -----
+    The released code keeps the first convolution in full precision; here `layers` says what is quantized. The
+    penalty acts on the latent weights alone.
+    """
 
     settings: TtqSettings
 
