@@ -9,7 +9,7 @@ from pathlib import Path
 from refldnq.experiments.reproduce.jobs import Task
 from refldnq.experiments.reproduce.methods import settings_of, why_not
 from refldnq.experiments.reproduce.plan import Cell, count_of, runs_of
-from refldnq.experiments.reproduce.sources import MissingError, Sources, prepare
+from refldnq.experiments.reproduce.sources import MissingError, Prepared, Sources, prepare
 from refldnq.experiments.reproduce.store import Store
 from refldnq.experiments.reproduce.summary import Entry, entries
 
@@ -69,21 +69,20 @@ def plan_of(
     totals: dict[str, int] = {}
     absent: dict[str, str] = {}
     for cell in cells:
-        reason = absent.get(cell.network) or why_not(cell.method)
-        if reason is not None:
-            skipped[cell] = reason
-            found[cell] = None
-            continue
         try:
-            prepared = prepare(sources, cell.network)
+            if cell.network in absent:
+                raise MissingError(absent[cell.network])
+            prepared = _prepared(sources, cell.network, absent)
             totals[cell.network] = len(prepared.train)
-            amount = prepared.usual_images if cell.images is None else cell.images
-            count = count_of(amount, len(prepared.train))
+            reason = why_not(cell.method)
+            if reason is not None:
+                raise MissingError(reason)
+            count = count_of(
+                prepared.usual_images if cell.images is None else cell.images, len(prepared.train)
+            )
         except (MissingError, ValueError) as missing:
             skipped[cell] = str(missing)
             found[cell] = None
-            if isinstance(missing, MissingError):
-                absent[cell.network] = str(missing)
             continue
         exact = replace(cell, images=count)
         if exact in found:
@@ -97,6 +96,15 @@ def plan_of(
                 break
             tasks.append(Task(run=run, identity=identity, sources=sources, beside=beside))
     return Plan(cells=tuple(found), tasks=tuple(tasks), skipped=skipped, totals=totals)
+
+
+def _prepared(sources: Sources, network: str, absent: dict[str, str]) -> Prepared:
+    # What is not there is looked for once.
+    try:
+        return prepare(sources, network)
+    except MissingError as missing:
+        absent[network] = str(missing)
+        raise
 
 
 def entries_of(
