@@ -377,7 +377,7 @@ def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path
 
 def done(store: Store, run: Run, change: float, error: float = 0.1, **identity: Any) -> None:
     """Put a finished run of 1,000 test images into a store."""
-    result = {
+    result: dict[str, Any] = {
         "correct_before": 900, "correct_after": round(900 + 10 * change), "total": 1000, "change": change,
         "correct_before_top5": None, "correct_after_top5": None, "output_error": error, "seconds": 1.0,
         "labels_used": False, "steps": 0, "epochs": 0, "image_passes": 0, "skipped": [], "mean_levels": 3.0,
@@ -406,7 +406,8 @@ def test_shares_means_and_curves(tmp_path: Path) -> None:
     ((line, _, (bars,)),) = axes.containers
     np.testing.assert_allclose(line.get_xydata(), [[0.1, -25.0], [1.0, -4.0]])
     segments = [segment[:, 1] for segment in bars.get_segments()]
-    np.testing.assert_allclose(segments, [[-30, -20], [-4 - 3**-0.5, -4 + 3**-0.5]])
+    half = 1 / math.sqrt(3)
+    np.testing.assert_allclose(segments, [[-30.0, -20.0], [-4 - half, -4 + half]])
     paper = axes.lines[-1].get_xydata()
     np.testing.assert_allclose(paper, [[1.0, -4.3]])
 
@@ -441,7 +442,7 @@ def test_figure_2c_has_a_point_a_run_and_the_correlation(tmp_path: Path) -> None
     plan = empty_plan(*cells_of("fig2c", networks=["mlp-digits"]))
     found = entries_of("fig2c", plan, store, planned_only=False)
     x, y = tables.points_of(found)
-    assert sorted(zip(x, y, strict=True)) == [(error, pytest.approx(10 - change)) for error, change in points]
+    np.testing.assert_allclose(sorted(zip(x, y, strict=True)), [(e, 10 - c) for e, c in points])
     assert tables.correlations(found)["mlp-digits"].value == pytest.approx(0.8)
     text = tables.markdown_of("fig2c", found)
     assert "Spearman rank correlation 0.800, 95 % bootstrap interval" in text and "4 runs" in text
