@@ -345,8 +345,9 @@ def test_the_published_checkpoints_are_found(data_dir: Path) -> None:
 def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path) -> None:
     words = ("table1", "--networks", "mlp-digits,resnet20", "--methods", "vq+retrain,ldnq-", "--images", "40")
     page = tmp_path / "page.md"
-    page.write_text("# Results\n\nBefore.\n\n<!-- reproduce table1: generated -->\nstale\n"
-                    "<!-- reproduce table1: end -->\n\nAfter.\n")  # fmt: skip
+    mark = "reproduce table1 mlp-digits resnet20"
+    section = f"<!-- {mark}: generated -->\nstale\n<!-- {mark}: end -->"
+    page.write_text(f"# Results\n\nBefore.\n\n{section}\n\nAfter.\n")
     where = ("--store", tmp_path / "runs.sqlite", "--seeds", "0-1")
     files = {name: tmp_path / f"out.{name}" for name in ("csv", "figure", "json")}
     result = accept(*words, *where, "--csv", files["csv"], "--figure", files["figure"], "--markdown", page,

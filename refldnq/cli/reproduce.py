@@ -86,7 +86,9 @@ def _file(name: str, words: str) -> Callable[[Command], Command]:
 @click.option("--retry-failed", is_flag=True, help="Try runs again that have failed.")
 @click.option("--show-only", is_flag=True, help="Run nothing; show what the store has.")
 @_file("--csv", "Write the table as CSV, with all digits.")
-@_file("--markdown", "Write the table as a section of this file, in place of an older one.")
+@_file(
+    "--markdown", "Write the table as a section of this file, in place of an older one for the same networks."
+)
 @_file("--figure", "Write a PNG with error bars.")
 @json_option
 def reproduce(
@@ -174,7 +176,8 @@ def reproduce(
     if figure_file is not None:
         _write(figure_file, picture_of(exhibit, found, plan.totals), json_file)
     if markdown_file is not None:
-        write_section(markdown_file, f"reproduce {exhibit}", tables.markdown_of(exhibit, found, plan.totals))
+        section = " ".join(["reproduce", exhibit, *networks])
+        write_section(markdown_file, section, tables.markdown_of(exhibit, found, plan.totals))
         say(f"Wrote {markdown_file}.", json_file)
 
 

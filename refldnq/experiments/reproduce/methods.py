@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import platform
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -124,7 +122,7 @@ def perform(
         (layers that are not quantized), ``mean_levels``, ``layers``, ``output_error`` (squared difference of
         the outputs from the reference network's, relative to their squared norm, on the test images),
         ``calibration_output_error`` (the same on the calibration images), ``seconds`` (without scoring),
-        ``threads``, ``host``, ``versions``.
+        ``threads``, ``machine``, ``versions``.
 
     Raises
     ------
@@ -161,8 +159,7 @@ def perform(
         **done.facts,
         "seconds": seconds,
         "threads": _threads(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
+        "machine": platform.platform(),
         "versions": versions(),
     }
     return dict(plain(row))

@@ -37,9 +37,13 @@ ALSO = {
     f"vq-exact{RETRAIN}": "VQ",
     f"ldnq{RETRAIN}": "L-DNQ",
     f"ldnq-{RETRAIN}": "L-DNQ⁻",
+    "ldnq-minus": "L-DNQ⁻",
     AFFINE: "DQ",
 }
 """Variants that are shown beside the same number of the paper."""
+
+TRN_LEVELS = 27
+"""The most of a weight in TRN, whose 12.5 are a mean over blocks with one, two or three ternary terms."""
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Of the training images: the calibration-size study (Fig. 2a). The paper prints no grid; chosen here."""
@@ -233,7 +237,7 @@ def _shape(exhibit: str, network: str, methods: Sequence[str]) -> list[tuple[str
     rows = table_rows(exhibit)
     own = [row for row in rows if row.name == network]
     shape = [
-        (own_method(row), 3 if row.method == "TRN" else int(row.bits), bool(own) and row.keep_ends)
+        (own_method(row), TRN_LEVELS if row.method == "TRN" else int(row.bits), bool(own) and row.keep_ends)
         for row in own or rows
     ]
     if methods:
