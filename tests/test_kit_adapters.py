@@ -16,11 +16,13 @@ from refldnq.codebook import powers_of_two
 from refldnq.layers import Conv2d
 from refldnq.solvers.admm import AdmmSettings, solve
 from refldnq.verify.kit import diagnose, report
+from refldnq.verify.kit.cases import all_cases
 from refldnq.verify.kit.contract import OPERATIONS, Conventions, Info, to_paper
+from refldnq.verify.kit.external import Recorded, info_of
 from refldnq.verify.kit.faults import CATALOGUE, find, turn, visible_in
 from refldnq.verify.kit.knobs import Knobs
 from refldnq.verify.kit.reference import Reference
-from refldnq.verify.kit.runner import Run, check_echo, run
+from refldnq.verify.kit.runner import KitRun, check_echo, run
 from refldnq.verify.kit.selftest import SelfTest, kill_matrix, selftest
 
 
@@ -177,7 +179,7 @@ def suite() -> tuple[Any, ...]:
     return tuple(made)
 
 
-def go(adapter: Any, **more: Any) -> Run:
+def go(adapter: Any, **more: Any) -> KitRun:
     return run(adapter, suite(), judge=judge, **more)
 
 
@@ -515,3 +517,82 @@ def test_reports_agree_on_the_counts() -> None:
     assert content["counts"]["listed"] == len(content["cases"]) == len(suite())
     tree = ElementTree.fromstring(report.to_junit(found))
     assert int(tree.attrib["failures"]) == len(tree.findall(".//failure")) == found.count("FAIL") > 0
+
+
+# Verdicts on trajectories, refusals, answers without a question ----------------------------------------
+
+
+def trajectories() -> list[Any]:
+    return [case for case in all_cases() if case.op == "admm" and case.error is None][:4]
+
+
+def test_a_right_trajectory_has_three_good_verdicts() -> None:
+    found = run(Reference(), trajectories())
+    for one in found.outcomes:
+        assert one.verdicts == {
+            "certificate": "pass",
+            "teacher-forced": "pass",
+            "free run": "the expected codes",
+        }
+    assert "TRAJECTORIES 4 | certificate pass 4" in report.to_text(found)
+    assert report.to_json(found)["cases"][0]["verdicts"]["certificate"] == "pass"
+
+
+def test_a_wrong_step_is_where_the_teacher_left_it() -> None:
+    found = run(Reference(turn(["dual-twice"])), trajectories(), diagnose=False)
+    forced = [one.verdicts["teacher-forced"] for one in found.outcomes]
+    assert all("iteration 0" in said and ", dual: " in said for said in forced)
+    text = report.to_text(found)
+    assert "teacher-forced: FAIL: iteration 0" in text and "certificate FAIL 4" in text
+
+
+def test_a_wrong_loop_has_right_steps() -> None:
+    """Only the order is wrong: every step by itself is right, the trajectory is not."""
+
+    class Late(Reference):
+        def admm(self, **inputs: Any) -> Any:
+            trace = dict(super().admm(**inputs))
+            lam = np.concatenate([inputs["lam0"][None], trace["lam"][:-1]])
+            return {**trace, "lam": lam}
+
+    found = run(Late(), trajectories(), diagnose=False)
+    for one in found.outcomes:
+        assert one.state == "FAIL" and one.verdicts["teacher-forced"] == "pass"
+
+
+def test_a_trajectory_of_the_wrong_shape_is_not_compared() -> None:
+    class Short(Reference):
+        def admm(self, **inputs: Any) -> Any:
+            return {
+                name: np.asarray(array)[:-1] if name == "V" else array
+                for name, array in super().admm(**inputs).items()
+            }
+
+    found = run(Short(), trajectories()[:1], diagnose=False)
+    assert "not comparable: V: must have shape" in found.outcomes[0].verdicts["free run"]
+
+
+@pytest.mark.parametrize("error", [NameError, AttributeError, ImportError, AssertionError, RecursionError])
+def test_a_breakdown_is_no_refusal(error: type[Exception]) -> None:
+    class Broken(Reference):
+        def dual(self, **inputs: Any) -> Any:
+            raise error("oh")
+
+    refused = [case for case in all_cases() if case.op == "dual" and case.error is not None]
+    found = run(Broken(), refused)
+    assert {one.state for one in found.outcomes} == {"FAIL"}
+    assert error.__name__ in found.outcomes[0].messages[0]
+    assert {one.state for one in run(Reference(), refused).outcomes} == {"pass"}
+
+
+def test_answers_without_a_question_are_listed() -> None:
+    case = next(case for case in all_cases() if case.op == "dual" and case.error is None)
+    answers = {case.id: dict(case.outputs), "dual/mispelt": {"lam_new": np.ones(1)}}
+    found = run(Recorded(info_of({}, ["dual"]), answers), [case])
+    assert found.unknown == ("dual/mispelt",) and found.exit_code == 2 and found.count("pass") == 1
+    assert "UNKNOWN dual/mispelt" in report.to_text(found) and "no handshake" in report.to_text(found)
+    assert "dual/mispelt" in report.to_markdown(found)
+    assert report.to_json(found)["unknown"] == ["dual/mispelt"]
+    other = next(one.id for one in all_cases() if one.op == "hessian")  # in the suite, not asked this time
+    rest = run(Recorded(info_of({}, ["dual"]), {case.id: dict(case.outputs), other: {}}), [case])
+    assert rest.unknown == () and rest.exit_code == 0

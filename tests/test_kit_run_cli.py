@@ -124,3 +124,14 @@ def test_selftest_reports_what_survives(tmp_path: Path) -> None:
     assert "fault h-sum survives" in result.output
     assert "fault dual-step-sign survives" not in result.output
     assert "`dual-twice`" in (tmp_path / "faults.md").read_text()
+
+
+def nobody() -> object:
+    """Something that is no adapter, found as test_kit_run_cli:nobody."""
+    return object()
+
+
+def test_what_is_no_adapter_is_refused() -> None:
+    refused = call(kit_run.run, "test_kit_run_cli:nobody")
+    assert isinstance(refused.exception, ValueError)
+    assert "`adapter` must have info and echo, got a object" in str(refused.exception)

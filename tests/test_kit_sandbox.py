@@ -149,6 +149,21 @@ def test_folders_that_are_refused(worker: sandbox.Sandbox, tmp_path: Path) -> No
     (tmp_path / "info.json").write_text("[]")
     with pytest.raises(ValueError, match="must hold an object"):
         worker.read(tmp_path)
+    (tmp_path / "info.json").unlink()
+    out.rename(out.with_name("Out"))
+    with pytest.raises(ValueError, match="dual/a must hold a folder named out"):
+        worker.read(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["dual", "dual/a", "dual/a/out", "dual/a/out/G.npy", "info.json"])
+def test_links_out_of_a_folder_are_refused(worker: sandbox.Sandbox, tmp_path: Path, place: str) -> None:
+    golden.write_answers(tmp_path / "real", {"name": "a"}, {"dual/a": {"G": np.ones(2)}})
+    assert worker.read(tmp_path / "real")[1].keys() == {"dual/a"}
+    linked = tmp_path / "real" / place
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="must not be a link"):
+        worker.read(tmp_path / "real")
 
 
 def test_memory_is_limited(worker: sandbox.Sandbox, tmp_path: Path) -> None:

@@ -46,13 +46,24 @@ class Recorded:
     def __init__(self, info: Info, answers: Mapping[str, Answers]) -> None:
         self._info, self._answers = info, answers
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of the questions that were answered."""
+        return tuple(self._answers)
+
     def info(self) -> Info:
         """Who answered."""
         return self._info
 
     def echo(self, X: Array) -> Array:
-        """The array back: files keep shapes and types by themselves."""
-        return X
+        """Not to be asked.
+
+        Raises
+        ------
+        NotImplementedError
+            Always: what was recorded answers nothing new.
+        """
+        raise NotImplementedError("recorded answers have no handshake")
 
     def answer(self, case: Question) -> Answers | None:
         """What was answered to a case; None if nothing was.
@@ -115,7 +126,7 @@ def load(name: str) -> Adapter:
     Raises
     ------
     ValueError
-        If the name has no colon or there is no such object.
+        If the name has no colon, there is no such object, or it has no `info` or `echo`.
     ImportError
         If there is no such module.
 
@@ -133,6 +144,10 @@ def load(name: str) -> Adapter:
             raise ValueError(f"`adapter` must exist: {module} has no {attribute}.")
         found = getattr(found, part)
     made: Adapter = found() if callable(found) else found
+    missing = [one for one in ("info", "echo") if not callable(getattr(made, one, None))]
+    if missing:
+        names = " and ".join(missing)
+        raise ValueError(f"`adapter` must have {names}, got a {type(made).__name__} without.")
     return made
 
 

@@ -5,25 +5,26 @@ All four show the same counts: how many cases were listed, how many ran, and wha
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 from xml.etree import ElementTree
 
 from refldnq.verify.kit.contract import OPERATIONS
 from refldnq.verify.kit.diagnose import Explanation
 from refldnq.verify.kit.faults import BY_ID
-from refldnq.verify.kit.runner import STATES, Outcome, Run
+from refldnq.verify.kit.runner import STATES, KitRun, Outcome
 
 SHOWN = ("FAIL", "blocked", "unanswered", "unexpected pass")
 """States whose cases are shown one by one."""
 
 
-def summary(run: Run) -> str:
+def summary(run: KitRun) -> str:
     """The line of counts.
 
     Examples
     --------
     >>> from refldnq.verify.kit.reference import Reference
-    >>> empty = Run(info=Reference().info(), outcomes=(), explanations={}, handshake=None, seconds=0.0)
+    >>> empty = KitRun(info=Reference().info(), outcomes=(), explanations={}, handshake=None, seconds=0.0)
     >>> summary(empty)
     'SUMMARY listed 0 | run 0'
     """
@@ -33,12 +34,12 @@ def summary(run: Run) -> str:
     return " | ".join([f"SUMMARY listed {len(run.outcomes)}", f"run {run.ran}", *counts])
 
 
-def to_text(run: Run, *, most_cases: int = 5) -> str:
+def to_text(run: KitRun, *, most_cases: int = 5) -> str:
     """The report for a terminal.
 
     Parameters
     ----------
-    run : Run
+    run : KitRun
         What was found.
     most_cases : int, optional
         Most failing cases shown of each operation; the others are counted.
@@ -50,6 +51,8 @@ def to_text(run: Run, *, most_cases: int = 5) -> str:
     """
     info = run.info
     lines = [f"{info.name} {info.version}, {info.dtype}"]
+    if not run.echoed:
+        lines.append("no handshake: recorded answers")
     if run.handshake:
         lines.append(f"FAIL handshake: {run.handshake}")
     for stage, op in enumerate(OPERATIONS, 1):
@@ -57,17 +60,42 @@ def to_text(run: Run, *, most_cases: int = 5) -> str:
         for outcome in shown[:most_cases]:
             lines.append(f"{outcome.state} {outcome.case.id}   stage {stage} of {len(OPERATIONS)}, {op}")
             lines += [f"  {message}" for message in outcome.messages[:3]]
+            lines += [f"  {name}: {said}" for name, said in outcome.verdicts.items()]
             lines.append(f"  repro: refldnq kit show {outcome.case.id}")
         if len(shown) > most_cases:
             lines.append(f"  and {len(shown) - most_cases} more cases of {op}")
         if op in run.explanations:
             lines += cause(run.explanations[op])
+    lines += [f"UNKNOWN {id_}: answers to a question that the kit does not ask" for id_ in run.unknown]
+    lines += trajectories(run)
     # A candidate's own words stay in their line: they must not look like the kit's, nor move the cursor.
     return "\n".join([*(_one_line(line) for line in lines), summary(run)])
 
 
 def _one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def trajectories(run: KitRun) -> list[str]:
+    """One line that counts the three verdicts on trajectories, or none.
+
+    Examples
+    --------
+    >>> from refldnq.verify.kit.cases import all_cases
+    >>> from refldnq.verify.kit.reference import Reference
+    >>> from refldnq.verify.kit.runner import run
+    >>> mine = [case for case in all_cases() if case.op == "admm" and case.error is None][:2]
+    >>> trajectories(run(Reference(), mine))
+    ['TRAJECTORIES 2 | certificate pass 2 | teacher-forced pass 2 | free run the expected codes 2']
+    """
+    found = [one.verdicts for one in run.outcomes if one.verdicts]
+    if not found:
+        return []
+    parts = [f"TRAJECTORIES {len(found)}"]
+    for name in ("certificate", "teacher-forced", "free run"):
+        words = Counter(one[name].partition(":")[0] for one in found if name in one)
+        parts += [f"{name} {word} {count}" for word, count in sorted(words.items())]
+    return [" | ".join(parts)]
 
 
 def cause(explanation: Explanation) -> list[str]:
@@ -97,7 +125,7 @@ def cause(explanation: Explanation) -> list[str]:
     return lines
 
 
-def to_json(run: Run) -> dict[str, Any]:
+def to_json(run: KitRun) -> dict[str, Any]:
     """The report as JSON-ready values."""
     info = run.info
     return {
@@ -114,8 +142,10 @@ def to_json(run: Run) -> dict[str, Any]:
         "counts": {"listed": len(run.outcomes), "run": run.ran, "licensed": run.licensed}
         | {state: run.count(state) for state in STATES},
         "seconds": round(run.seconds, 3),
+        "unknown": list(run.unknown),
         "cases": [
             {"id": one.case.id, "op": one.case.op, "state": one.state, "messages": list(one.messages)}
+            | ({"verdicts": dict(one.verdicts)} if one.verdicts else {})
             for one in run.outcomes
         ],
         "explanations": {
@@ -131,7 +161,7 @@ def to_json(run: Run) -> dict[str, Any]:
     }
 
 
-def to_junit(run: Run) -> str:
+def to_junit(run: KitRun) -> str:
     """The report as JUnit XML: what was not run or is expected to fail is skipped, with the reason."""
     suite = ElementTree.Element(
         "testsuite",
@@ -166,7 +196,7 @@ _ELEMENTS = {
 }
 
 
-def _lines(run: Run, outcome: Outcome) -> list[str]:
+def _lines(run: KitRun, outcome: Outcome) -> list[str]:
     found = run.explanations.get(outcome.case.op)
     explained = cause(found) if found is not None and outcome.state == "FAIL" else []
     return [outcome.state, *outcome.messages, *explained]
@@ -177,7 +207,7 @@ def _clean(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
-def to_markdown(run: Run) -> str:
+def to_markdown(run: KitRun) -> str:
     """The report as Markdown: counts by operation, then causes."""
     header = ["operation", *STATES]
     lines = [
@@ -194,6 +224,8 @@ def to_markdown(run: Run) -> str:
             lines.append("| " + " | ".join([op, *(str(states.count(state)) for state in STATES)]) + " |")
     if run.handshake:
         lines += ["", f"Handshake: {run.handshake}"]
+    lines += [line for one in trajectories(run) for line in ("", one)]
+    lines += [line for id_ in run.unknown for line in ("", f"Unknown: `{id_}`")]
     for op, found in run.explanations.items():
         lines += ["", f"## {op}", "", *(f"- {line.strip()}" for line in cause(found))]
     shown = [one for one in run.outcomes if one.state in SHOWN]

@@ -7,9 +7,11 @@ bound, never with the size of an array. Every test is written so that NaN fails 
 compared as    an answer is right if
 =============  ==============================================================================================
 ``exact``      it is equal; floats to the right answer rounded to the declared type
-``ulp``        |Δ| ≤ 4 u bound, each entry
-``dot``        |Δ| ≤ (N + 4) u bound, each entry; of α, twice that; of G = αQ, that of α times |Q| and u|G|
+``ulp``        its error is at most 4 u bound, each entry
+``dot``        its error is at most (N + 4) u bound, each entry; of α, twice that; of G = αQ, that of α times
+               the code's magnitude, and u times G's
 ``backward``   the residual of its system is at most 30 d u times the magnitudes in it, each column
+``own``        an objective: it is that of the codes and the scale answered, as a sum in whatever order
 ``code``       it is equal where the margin exceeds (2N + 16) u; nearer to a threshold it is one of the codes
                that the case allows, or where rounding may lead the alternation
 =============  ==============================================================================================
@@ -74,9 +76,8 @@ class Judgement:
         return self.message or f"{self.name}: {'right' if self.ok else 'wrong'}"
 
 
-class _UnusableError(Exception):
-    # An answer that cannot be compared at all.
-    pass
+class UnusableError(Exception):
+    """An answer cannot be compared at all."""
 
 
 def judge(case: Case, answers: Mapping[str, Any], dtype: str) -> list[Judgement]:
@@ -138,7 +139,7 @@ class _Judge:
         for name, want in case.outputs.items():
             try:
                 readable[name] = read(name, self.answers, want)
-            except _UnusableError as problem:
+            except UnusableError as problem:
                 found[name] = _wrong(name, str(problem))
         if case.op == "admm":
             from refldnq.verify.kit.trajectory import certificate
@@ -151,8 +152,20 @@ class _Judge:
             found |= self.codes(readable)
         for name, got in readable.items():
             if name not in found:
-                found[name] = self.one(name, got)
+                own = case.compare[name] == "own"
+                found[name] = self.own(name, got, readable) if own else self.one(name, got)
         return [found[name] for name in case.outputs]
+
+    def own(self, name: str, got: Array, readable: Mapping[str, Array]) -> Judgement:
+        """An objective against that of the scale and the codes beside it."""
+        if not {"Q", "alpha"} <= readable.keys():
+            return _wrong(name, f"{name}: not judged without Q and alpha")
+        H, W, values = (np.asarray(self.case.inputs[key], dtype=np.float64) for key in ("H", "W", "values"))
+        codes = readable["Q"]
+        if np.any((codes < 0) | (codes >= len(values))):
+            return _wrong(name, f"{name}: not judged with codes of no level")
+        f, bound = quadratic(H, W, readable["alpha"] * values[codes])
+        return within(name, got, np.asarray(f), np.asarray(bound), quadratic_limit(W), self.u)
 
     def one(self, name: str, got: Array) -> Judgement:
         case, want = self.case, np.asarray(self.case.outputs[name])
@@ -258,22 +271,22 @@ def read(name: str, answers: Mapping[str, Any], want: Any) -> Array:
     """An answer as an array that can be compared: there, of a type of numbers, of the right shape, finite."""
     right = np.asarray(want)
     if name not in answers:
-        raise _UnusableError(f"{name}: missing")
+        raise UnusableError(f"{name}: missing")
     try:
         got = np.asarray(answers[name])
     except Exception as error:
-        raise _UnusableError(f"{name}: no array ({type(error).__name__})") from error
+        raise UnusableError(f"{name}: no array ({type(error).__name__})") from error
     kinds = "iu" if right.dtype.kind in "iu" else "b" if right.dtype.kind == "b" else "fiu"
     if got.dtype.kind not in kinds:
         wanted = "integers" if kinds == "iu" else "truth values" if kinds == "b" else "real numbers"
-        raise _UnusableError(f"{name}: must hold {wanted}, got type {got.dtype}")
+        raise UnusableError(f"{name}: must hold {wanted}, got type {got.dtype}")
     if got.shape != right.shape:
-        raise _UnusableError(f"{name}: must have shape {right.shape}, got {got.shape}")
+        raise UnusableError(f"{name}: must have shape {right.shape}, got {got.shape}")
     if got.dtype.kind == "f":
         got = got.astype(np.float64)
         if not np.all(np.isfinite(got)):
             at = _first(~np.isfinite(got))
-            raise _UnusableError(f"{_entry(name, at)}: got {got[at]}, want {right[at]:.6g}")
+            raise UnusableError(f"{_entry(name, at)}: got {got[at]}, want {right[at]:.6g}")
     return got
 
 

@@ -43,6 +43,9 @@ answer depends on a convention that was declared otherwise, or needs more digits
 SOUND = frozenset({"pass", "inapplicable", "not implemented"})
 """States that say nothing against an operation."""
 
+BREAKDOWNS = (NameError, AttributeError, ImportError, AssertionError, MemoryError, RecursionError)
+"""Errors that say that a program is broken, not that it refuses its inputs."""
+
 BEYOND = 0.2
 """Share of 1/eps (a tenth of 1/u) up to which a condition number is asked of a type."""
 
@@ -69,6 +72,8 @@ class Outcome:
         The candidate's answers in the paper's conventions; None if it gave none.
     licensed : int
         How many answers are right on another branch than expected, where rounding decides.
+    verdicts : mapping
+        Of a trajectory, what `trajectory.verdicts` says. The certificate alone decides on the state.
     """
 
     case: Question
@@ -76,10 +81,11 @@ class Outcome:
     messages: tuple[str, ...] = ()
     answers: Answers | None = field(default=None, repr=False)
     licensed: int = 0
+    verdicts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class KitRun:
     """All outcomes of one adapter.
 
     Parameters
@@ -94,6 +100,10 @@ class Run:
         What is wrong with `echo`; then nothing else was run.
     seconds : float
         Time of all.
+    unknown : tuple of str, optional
+        Ids of recorded answers to questions that the kit does not ask: misspelt ones.
+    echoed : bool, optional
+        Whether there was a handshake; there is none with recorded answers, whose files keep shapes and types.
     """
 
     info: Info
@@ -101,6 +111,8 @@ class Run:
     explanations: Mapping[str, Explanation]
     handshake: str | None
     seconds: float
+    unknown: tuple[str, ...] = ()
+    echoed: bool = True
 
     def count(self, *states: str) -> int:
         """Number of cases in any of these states."""
@@ -118,13 +130,13 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """0: passed; 1: failed; 2: a declared operation went unanswered.
+        """0: passed; 1: failed; 2: a declared operation went unanswered, or an answer has no question.
 
         Nothing run at all is no pass: it counts as unanswered.
         """
         if self.handshake or self.count("FAIL", "blocked", "unexpected pass"):
             return 1
-        return 2 if self.count("unanswered") or not self.ran else 0
+        return 2 if self.count("unanswered") or not self.ran or self.unknown else 0
 
 
 def run(
@@ -135,7 +147,8 @@ def run(
     judge: Judge | None = None,
     diagnose: bool = True,
     replays: Replays | None = None,
-) -> Run:
+    verdicts: bool = True,
+) -> KitRun:
     """Ask an adapter every case, judge the answers and explain the failures.
 
     Parameters
@@ -152,10 +165,12 @@ def run(
         Whether failures are explained.
     replays : Replays, optional
         Remembered replays of an earlier run in the same type.
+    verdicts : bool, optional
+        Whether the other two verdicts on trajectories are found as well.
 
     Returns
     -------
-    Run
+    KitRun
         Every case in one state.
 
     Raises
@@ -172,24 +187,36 @@ def run(
         check_choice("xfail", id_, ids)
     verdict = judge or _rules()
     info = adapter.info()
-    handshake = check_echo(adapter, info)
+    recorded = getattr(adapter, "ids", None)
+    handshake = check_echo(adapter, info) if recorded is None else None
     order = {op: i for i, op in enumerate(OPERATIONS)}
     listed = tuple(sorted(listed, key=lambda case: order.get(case.op, len(order))))
     if handshake is not None:
         outcomes = [Outcome(case=case, state="unanswered", messages=("no handshake",)) for case in listed]
     else:
         outcomes = [_judged(adapter, info, case, verdict) for case in listed]
+        if verdicts:
+            outcomes = [_with_verdicts(adapter, info, one) for one in outcomes]
     explanations = {}
     if diagnose and any(outcome.state == "FAIL" for outcome in outcomes):
         explanations = explain_all(outcomes, replays or replays_for(info.dtype, verdict))
     done = [_block(outcome, explanations) for outcome in outcomes]
-    return Run(
+    return KitRun(
         info=info,
         outcomes=tuple(_expect(outcome, expected) for outcome in done),
         explanations=explanations,
         handshake=handshake,
         seconds=time.perf_counter() - began,
+        unknown=_unknown(recorded or (), ids),
+        echoed=recorded is None,
     )
+
+
+def _unknown(recorded: Iterable[str], listed: Iterable[str]) -> tuple[str, ...]:
+    from refldnq.verify.kit.cases import all_cases
+
+    rest = set(recorded) - set(listed)
+    return tuple(sorted(rest - {case.id for case in all_cases()})) if rest else ()
 
 
 def _rules() -> Judge:
@@ -279,7 +306,7 @@ def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outco
     except SystemExit as error:  # neither an answer nor a refusal, and not the end of this run
         return Outcome(case=case, state="FAIL", messages=(f"raised SystemExit: {error}",))
     except Exception as error:
-        if case.error is not None:
+        if case.error is not None and not isinstance(error, BREAKDOWNS):
             return Outcome(case=case, state="pass", messages=(f"refused: {error}",))
         return Outcome(case=case, state="FAIL", messages=(f"raised {type(error).__name__}: {error}",))
     if answers is None:
@@ -294,6 +321,23 @@ def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outco
     return Outcome(
         case=case, state="FAIL" if bad else "pass", messages=bad, answers=answers, licensed=licensed
     )
+
+
+def _with_verdicts(adapter: Adapter, info: Info, outcome: Outcome) -> Outcome:
+    from refldnq.verify.kit.cases import Case
+    from refldnq.verify.kit.trajectory import verdicts
+
+    case = outcome.case
+    if case.op != "admm" or not isinstance(case, Case) or outcome.answers is None or case.error is not None:
+        return outcome
+    steps = {op for op in OPERATIONS["admm"].after if op in info.capabilities}
+
+    def step(one: Question) -> Answers | None:
+        return ask(adapter, one) if one.op in steps else None
+
+    forced = None if hasattr(adapter, "answer") or not steps else step
+    found = verdicts(case, outcome.answers, outcome.state == "pass", forced, info.dtype)
+    return replace(outcome, verdicts=found)
 
 
 def _matters(convention: str, case: Question) -> bool:

@@ -273,7 +273,10 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], Arrays]:
         for case in _folders(op):
             out = case / "out"
             if not out.is_dir():
+                if not (case / "in").is_dir():
+                    raise _RefusedError(f"{op.name}/{case.name} must hold a folder named out")
                 continue
+            _check_no_link(out, f"{op.name}/{case.name}/out")
             for file in sorted(out.glob("*.npy")):
                 place = f"{op.name}/{case.name}/out/{file.name}"
                 found.append((f"{op.name}/{case.name}", file.stem, _read_npy(file, place, budget)))
@@ -289,6 +292,7 @@ def _folders(folder: Path) -> Iterator[Path]:
     for count, one in enumerate(sorted(folder.iterdir())):
         if count > MOST_ARRAYS:
             raise _RefusedError(f"it holds more than {MOST_ARRAYS} folders")
+        _check_no_link(one, one.name)
         if one.is_dir():
             yield one
 
@@ -302,8 +306,15 @@ def _small(file: Path, place: str) -> bytes:
     return content
 
 
+def _check_no_link(path: Path, place: str) -> None:
+    # A link could lead to any other file.
+    if path.is_symlink():
+        raise _RefusedError(f"{place} must not be a link")
+
+
 def _check_regular(file: Path, place: str) -> None:
     # A pipe or a device would never end.
+    _check_no_link(file, place)
     if not S_ISREG(file.stat().st_mode):
         raise _RefusedError(f"{place} must be a file")
 

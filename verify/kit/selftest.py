@@ -19,7 +19,7 @@ from refldnq.verify.kit.fault import Fault
 from refldnq.verify.kit.faults import BY_ID, CATALOGUE, find
 from refldnq.verify.kit.knobs import Knobs
 from refldnq.verify.kit.reference import Reference
-from refldnq.verify.kit.runner import SOUND, Judge, Run, replays_for, run
+from refldnq.verify.kit.runner import SOUND, Judge, KitRun, replays_for, run
 
 VARIANTS: Mapping[str, tuple[Knobs, str]] = {
     "the library": (Knobs(), "float64"),
@@ -263,21 +263,27 @@ class _Work:
             kills = {}
             for fault in self.faults:
                 if op in fault.ops:
-                    ran = run(Recalled(replays, fault.id), cases, judge=self.judge, replays=replays)
+                    ran = run(
+                        Recalled(replays, fault.id), cases, judge=self.judge, replays=replays, verdicts=False
+                    )
                     known = ran.explanations.get(op)
                     kills[fault.id] = (_failed(ran), known.candidates if known else ())
             return _Part(
                 kills=kills,
                 variants={
-                    name: _failed(run(Reference(knobs, dtype), cases, judge=self.judge, diagnose=False))
+                    name: _failed(
+                        run(Reference(knobs, dtype), cases, judge=self.judge, diagnose=False, verdicts=False)
+                    )
                     for name, (knobs, dtype) in VARIANTS.items()
                 },
-                golden=_failed(run(Replayed("golden"), cases, judge=self.judge, diagnose=False)),
+                golden=_failed(
+                    run(Replayed("golden"), cases, judge=self.judge, diagnose=False, verdicts=False)
+                ),
                 empty={how: self.passed(how, scored) for how in BAD_ANSWERS},
             )
 
     def passed(self, how: str, cases: Sequence[Question]) -> tuple[str, ...]:
-        found = run(Replayed(how), cases, judge=self.judge, diagnose=False)
+        found = run(Replayed(how), cases, judge=self.judge, diagnose=False, verdicts=False)
         return tuple(outcome.case.id for outcome in found.outcomes if outcome.state == "pass")
 
 
@@ -292,7 +298,7 @@ def _several(ops: Sequence[str]) -> dict[str, _Part]:
     return _IN_HAND[-1].several(ops)
 
 
-def _failed(found: Run) -> tuple[str, ...]:
+def _failed(found: KitRun) -> tuple[str, ...]:
     return tuple(one.case.id for one in found.outcomes if one.state not in SOUND)
 
 

@@ -24,10 +24,12 @@ from refldnq.verify.kit.cases import Case
 from refldnq.verify.kit.contract import Answers
 from refldnq.verify.kit.rules import (
     Judgement,
+    UnusableError,
     decision_limit,
     judge,
     quadratic,
     quadratic_limit,
+    read,
     residual,
     unit_roundoff,
     within,
@@ -39,7 +41,7 @@ MOST_BRANCHES = 256
 MOST_NEAR = 6
 """Codes of one update that rounding may decide at once; with more, any fixed point counts."""
 
-Ask = Callable[[Case], Answers]
+Ask = Callable[[Case], Answers | None]
 
 
 # The alternation with all its branches -----------------------------------------------------------------
@@ -484,7 +486,7 @@ def teacher_forced(case: Case, ask: Ask, dtype: str) -> list[Judgement]:
     return [
         replace(found, name=f"{step.id}: {found.name}")
         for step in steps(case)
-        for found in judge(step, ask(step), dtype)
+        for found in judge(step, ask(step) or {}, dtype)
     ]
 
 
@@ -523,6 +525,58 @@ class FreeRun:
             f"Q: another branch from iteration {k}, code {entry}, margin {self.margin:.2g} ({word}); "
             f"objective {self.objective:.6g}, expected {self.expected:.6g}"
         )
+
+
+def verdicts(
+    case: Case, answers: Mapping[str, Any], certified: bool, ask: Ask | None, dtype: str
+) -> dict[str, str]:
+    """The three verdicts on a trajectory, each a word before a colon and what it rests on.
+
+    Parameters
+    ----------
+    case : Case
+        Of the operation ``admm``.
+    answers : mapping
+        What was answered.
+    certified : bool
+        Whether every transition is right from the implementation's own state: the verdict that counts.
+    ask : callable or None
+        The implementation's answers to single steps, None for those that it does not have; None if nothing
+        can be asked.
+    dtype : {'float64', 'float32'}
+        The declared type.
+
+    Returns
+    -------
+    dict of str to str
+        By ``certificate``, ``teacher-forced`` and ``free run``.
+    """
+    found = {"certificate": "pass" if certified else "FAIL"}
+    if ask is not None:
+        found["teacher-forced"] = _forced(case, ask, dtype)
+    try:
+        readable = {name: read(name, answers, want) for name, want in case.outputs.items()}
+    except UnusableError as problem:
+        return {**found, "free run": f"not comparable: {problem}"}
+    free = free_run(case, readable, dtype)
+    word = "the expected codes" if free.at is None else "licensed branch" if free.licensed else "other codes"
+    return {**found, "free run": word if free.at is None else f"{word}: {free}"}
+
+
+def _forced(case: Case, ask: Ask, dtype: str) -> str:
+    judged = 0
+    for step in steps(case):
+        try:
+            answers = ask(step)
+        except Exception as error:
+            return f"FAIL: {step.comment}, {step.op} raised {type(error).__name__}"
+        if answers is None:
+            continue
+        for one in judge(step, answers, dtype):
+            judged += 1
+            if not one.ok:
+                return f"FAIL: {step.comment}, {step.op}: {one}"
+    return "pass" if judged else "not asked"
 
 
 def free_run(case: Case, answers: Mapping[str, Array], dtype: str) -> FreeRun:
