@@ -80,6 +80,9 @@ class SGD(Optimizer):
 
     .. math:: v \leftarrow \mu v + g + \omega\theta,\qquad \theta \leftarrow \theta - \eta v
 
+    With `nesterov`, :math:`\theta` moves by :math:`-\eta(\mu v + g + \omega\theta)` in place of
+    :math:`-\eta v`, v being the new one (Sutskever et al. 2013, in the form of PyTorch).
+
     Parameters
     ----------
     momentum : float, optional
@@ -87,6 +90,8 @@ class SGD(Optimizer):
     weight_decay : float, optional
         :math:`\omega`, an L2 penalty on every array; 0 by default, chosen here: the update fits the teacher
         and the teacher's weights carry no penalty (the released code has 5e-4).
+    nesterov : bool, optional
+        Whether the step looks ahead.
 
     Examples
     --------
@@ -98,6 +103,7 @@ class SGD(Optimizer):
 
     momentum: float = 0.9
     weight_decay: float = 0.0
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "momentum", check_number("momentum", self.momentum, at_least=0))
@@ -112,7 +118,12 @@ class SGD(Optimizer):
         velocity = self.momentum * memory[0] + gradient
         if self.weight_decay:
             velocity = velocity + self.weight_decay * array
-        return array - rate * velocity, (velocity,)
+        if not self.nesterov:
+            return array - rate * velocity, (velocity,)
+        ahead = self.momentum * velocity + gradient
+        if self.weight_decay:
+            ahead = ahead + self.weight_decay * array
+        return array - rate * ahead, (velocity,)
 
 
 @dataclass(frozen=True)
@@ -188,7 +199,7 @@ def optimizer_from(name: str, *, momentum: float, weight_decay: float) -> Optimi
     Examples
     --------
     >>> optimizer_from("sgd", momentum=0.5, weight_decay=0.0)
-    SGD(momentum=0.5, weight_decay=0.0)
+    SGD(momentum=0.5, weight_decay=0.0, nesterov=False)
     """
     check_choice("optimizer", name, ("adam", "sgd"))
     if name == "adam":

@@ -171,7 +171,7 @@ def train(
     >>> result.history[-1].accuracy
     1.0
     """
-    return _fit(network, _learnable(network), images, labels, settings, rng, on_epoch)
+    return _fit(network, learnable(network), images, labels, settings, rng, on_epoch)
 
 
 def fine_tune(
@@ -246,7 +246,7 @@ def fine_tune(
     if unknown:
         raise KeyError(f"`quantized` must name layers with weights, got {unknown}.")
     moving: dict[str, tuple[str, ...]] = {}
-    for name, own in _learnable(network).items():
+    for name, own in learnable(network).items():
         free = own if name not in quantized else tuple(key for key in own if biases and key == "bias")
         if free:
             moving[name] = free
@@ -255,8 +255,14 @@ def fine_tune(
     return _fit(network, moving, images, labels, settings, rng, on_epoch)
 
 
-def _learnable(network: Network) -> dict[str, tuple[str, ...]]:
-    # Names of the arrays that gradients may move, by layer.
+def learnable(network: Network) -> dict[str, tuple[str, ...]]:
+    """Names of the arrays that gradients may move, by layer: weights, biases, scales and shifts.
+
+    Parameters
+    ----------
+    network : Network
+        Any network.
+    """
     names: dict[str, tuple[str, ...]] = {}
     for group in ("weights", "biases", "affine"):
         for name, key in network.groups[group]:
@@ -273,7 +279,7 @@ def _fit(
     rng: np.random.Generator,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> TrainResult:
-    count = _check_data(network, images, labels)
+    count = check_labelled(network, images, labels)
     mode: Literal["train", "eval"] = "train" if settings.statistics == "batch" else "eval"
     batches = -(-count // settings.batch_size)
     end, last = len(network.nodes), network.nodes[-1].name
@@ -288,7 +294,7 @@ def _fit(
             x = images[batch]
             if settings.crop or settings.flip:
                 x = augment(x, rng, crop=settings.crop, flip=settings.flip)
-            params = {**network.params, **_masks(network, batch.size, rng)}
+            params = {**network.params, **dropout_masks(network, batch.size, rng)}
             with np.errstate(over="ignore", invalid="ignore"):  # divergence is reported below, once
                 run = network.record({INPUT: x}, 0, end, mode=mode, params=params)
                 value, dy = cross_entropy(run.live[last], labels[batch])
@@ -310,7 +316,25 @@ def _fit(
     return TrainResult(network, tuple(history))
 
 
-def _check_data(network: Network, images: Array, labels: Int64Array) -> int:
+def check_labelled(network: Network, images: Array, labels: Int64Array) -> int:
+    """The number of images, refusing images or labels that do not fit the network.
+
+    Parameters
+    ----------
+    network : Network
+        What will see the images.
+    images : Array, shape (n, *input_shape)
+        Preprocessed inputs of the network's type.
+    labels : Array, shape (n,), int64
+        Class indices.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit or an entry is not finite.
+    TypeError
+        If the images' type is not the network's, or the labels are not integers.
+    """
     check_finite("images", check_float("images", images))
     check_shape("images", images, (None, *network.input_shape))
     if images.dtype != network.dtype:
@@ -322,8 +346,18 @@ def _check_data(network: Network, images: Array, labels: Int64Array) -> int:
     return count
 
 
-def _masks(network: Network, count: int, rng: np.random.Generator) -> dict[str, dict[str, Array]]:
-    # A fresh mask for every dropout layer: layers draw no random numbers themselves.
+def dropout_masks(network: Network, count: int, rng: np.random.Generator) -> dict[str, dict[str, Array]]:
+    """A fresh mask for every dropout layer, by layer: layers draw no random numbers themselves.
+
+    Parameters
+    ----------
+    network : Network
+        Any network; without dropout the result is empty.
+    count : int
+        Images of the batch.
+    rng : numpy.random.Generator
+        Draws the masks.
+    """
     masks: dict[str, dict[str, Array]] = {}
     for node in network.nodes:
         if isinstance(node.layer, Dropout):

@@ -98,6 +98,18 @@ def test_sgd_follows_the_heavy_ball_recursion() -> None:
     assert math.isclose(got[0], x, rel_tol=1e-13)
 
 
+def test_nesterov_steps_from_where_the_momentum_leads() -> None:
+    x, v = 1.0, 0.0
+    for _ in range(5):
+        g = 3 * x + 0.01 * x
+        v = 0.9 * v + g
+        x -= 0.1 * (g + 0.9 * v)
+    rule = SGD(momentum=0.9, weight_decay=0.01, nesterov=True)
+    assert math.isclose(run(rule, lambda w: 3 * w, np.array([1.0]), 5, 0.1)[0], x, rel_tol=1e-13)
+    plain = run(SGD(momentum=0.9, weight_decay=0.01), lambda w: 3 * w, np.array([1.0]), 5, 0.1)
+    assert not math.isclose(plain[0], x, rel_tol=1e-3)
+
+
 def test_adam_follows_algorithm_1() -> None:
     x, m, v = 1.0, 0.0, 0.0
     for t in range(1, 6):

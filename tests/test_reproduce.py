@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,15 +20,21 @@ from scipy.stats import spearmanr
 
 from refldnq import models
 from refldnq.cli import main
-from refldnq.experiments.reproduce import figures, jobs, tables
+from refldnq.experiments.reproduce import figures, jobs, methods, tables
 from refldnq.experiments.reproduce.correlation import rank_correlation
 from refldnq.experiments.reproduce.exhibit import Plan, entries_of, plan_of
 from refldnq.experiments.reproduce.methods import known_methods, relative_difference
-from refldnq.experiments.reproduce.plan import Cell, Run, cells_of
+from refldnq.experiments.reproduce.plan import PlannedCell, PlannedRun, cells_of
 from refldnq.experiments.reproduce.sources import MissingError, Sources, Zoo, prepare, reference_outputs
 from refldnq.experiments.reproduce.store import Store
 from refldnq.experiments.reproduce.summary import entries, mean_of
-from refldnq.experiments.run import QuantizeRequest, calibration_indices, evaluate_model, quantize_model
+from refldnq.experiments.run import (
+    Event,
+    QuantizeRequest,
+    calibration_indices,
+    evaluate_model,
+    quantize_model,
+)
 from refldnq.formats.h5 import load_model, save_model
 from refldnq.ldnq import LdnqSettings
 from refldnq.network import Network
@@ -40,7 +45,7 @@ ZOO = Zoo(models.NAMES, models.SHIPPED, models.build, models.preprocess, models.
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FakeResult:
     """What a baseline gives."""
 
     network: Network
@@ -68,7 +73,7 @@ class Fake:
         self.calls: list[dict[str, Any]] = []
         self.raises: BaseException | None = None
 
-    def run(self, network: Network, images: Any, labels: Any, **how: Any) -> Outcome:
+    def run(self, network: Network, images: Any, labels: Any, **how: Any) -> FakeResult:
         self.calls.append({"images": images, "labels": labels, **how, "draw": how["rng"].integers(1 << 30)})
         if self.raises is not None:
             raise self.raises
@@ -81,13 +86,13 @@ class Fake:
             rounded = (scale * np.sign(weight) * (np.abs(weight) > 0.5 * scale)).astype(weight.dtype)
             new[name] = {"weight": rounded}
         skipped = tuple(name for name in network.weighted if name not in layers)
-        return Outcome(network.replace(new), {}, how["retrain"], 7, 2, 2 * len(images), skipped, 3.0, ())
+        return FakeResult(network.replace(new), {}, how["retrain"], 7, 2, 2 * len(images), skipped, 3.0, ())
 
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fake]:
     found = {name: Fake(name) for name in ("dq", "vq", "inq")}
-    monkeypatch.setitem(sys.modules, "refldnq.baselines", SimpleNamespace(BASELINES=found))
+    monkeypatch.setattr("refldnq.baselines.BASELINES", found)
     return found
 
 
@@ -153,8 +158,8 @@ def test_algorithm_1_is_run_and_scored_as_quantize_does(tmp_path: Path) -> None:
 def test_updates_retraining_and_ends(tmp_path: Path) -> None:
     sources = Sources(ZOO)
     runs = [
-        Run("mlp-digits", "ldnq+retrain", 3, 30, 0),
-        Run("mlp-digits", "best", 5, 30, 0, keep_ends=True),
+        PlannedRun("mlp-digits", "ldnq+retrain", 3, 30, 0),
+        PlannedRun("mlp-digits", "best", 5, 30, 0, keep_ends=True),
     ]
     retrained, best = (jobs.work_on(jobs.Task(run=run, identity={}, sources=sources)) for run in runs)
     assert retrained.result is not None and best.result is not None
@@ -183,7 +188,8 @@ def test_a_baseline_gets_the_same_images_and_what_it_says_is_kept(
     for call in (plain, retrained, *fakes["inq"].calls):
         np.testing.assert_array_equal(call["images"], expected)
         np.testing.assert_array_equal(call["labels"], prepared.train.labels[places])
-        assert call["schedule"] == "scaled" and call["layers"] is None
+        assert (call["schedule"].crop, call["schedule"].flip) == (1, False)  # a digit mirrored is none
+        assert call["layers"] is None and call["state"] is None
     assert plain["draw"] == retrained["draw"] == fakes["inq"].calls[0]["draw"]  # one seed
     assert (plain["retrain"], retrained["retrain"]) == (False, True)
     assert (plain["levels"], fakes["inq"].calls[0]["levels"]) == (3, 15)
@@ -212,7 +218,6 @@ def test_a_run_is_never_done_twice_whichever_exhibit_asks(fakes: dict[str, Fake]
     assert again.stdout == shown.stdout
     accept("table1", *words, "--methods", "vq", "--images", "40", "--schedule", "published")
     assert len(fakes["vq"].calls) == 6
-    assert fakes["vq"].calls[-1]["schedule"] == "published"
     assert len(Store(tmp_path / "runs.sqlite").rows()) == 6
 
 
@@ -283,11 +288,52 @@ def test_algorithm_1_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.glob("*.checkpoint.h5")) == []
 
 
+def test_a_baseline_goes_on_from_its_state_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from refldnq.experiments import baseline_checkpoint
+
+    monkeypatch.setattr(methods, "SAVE_EVERY", 0.0)
+    run = PlannedRun("mlp-digits", "lata+retrain", 3, 40, 2)
+    whole = methods.perform(run, Sources(ZOO))
+    save, file = baseline_checkpoint.save, tmp_path / "state.h5"
+
+    def save_and_stop(path: Any, state: Any, fingerprint: Any) -> None:
+        save(path, state, fingerprint)
+        if state.epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(baseline_checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        methods.perform(run, Sources(ZOO), checkpoint=file)
+    monkeypatch.setattr(baseline_checkpoint, "save", save)
+    events: list[Event] = []
+    again = methods.perform(run, Sources(ZOO), checkpoint=file, on_progress=events.append)
+    assert events[0].message.startswith("train: epoch 4 of ")
+    for name in ("correct_after", "output_error", "calibration_output_error", "steps", "image_passes"):
+        assert again[name] == whole[name]
+    assert again["labels_used"] is True and again["mean_levels"] == 3.0
+    with pytest.raises(ValueError, match="same run"):
+        methods.perform(replace(run, seed=3), Sources(ZOO), checkpoint=file)
+
+
+def test_the_schedule_is_part_of_what_a_run_is() -> None:
+    prepared = prepare(Sources(ZOO), "mlp-digits")
+    run = PlannedRun("mlp-digits", "ttq", 3, 40, 0)
+    scaled = methods.settings_of(run, prepared)
+    published = methods.settings_of(replace(run, schedule="published"), prepared)
+    assert scaled["schedule"]["epochs"] != published["schedule"]["epochs"]
+    assert (scaled["schedule"]["crop"], scaled["schedule"]["flip"]) == (1, False)
+    assert methods.settings_of(replace(run, method="ttq-twn"), prepared)["settings"]["init"] == "twn"
+    assert methods.settings_of(replace(run, method="vq"), prepared)["schedule"] is None
+    assert methods.settings_of(replace(run, method="vq+retrain"), prepared)["schedule"] is not None
+
+
 # ------------------------------------------------------------------ what is missing
 
 
 def test_what_is_missing_is_said_and_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "refldnq.baselines", SimpleNamespace(BASELINES={}))
+    monkeypatch.setattr("refldnq.baselines.BASELINES", {})
     where = ("--store", tmp_path / "runs.sqlite")
     shown = accept("table2", *where).output
     assert "resnet34: distilquant, ldnq: needs trained weights" in shown
@@ -376,7 +422,7 @@ def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path
     assert "needs trained weights" not in shown.stdout and f"{record['entries'][0]['n']}" in shown.stdout
 
 
-def done(store: Store, run: Run, change: float, error: float = 0.1, **identity: Any) -> None:
+def done(store: Store, run: PlannedRun, change: float, error: float = 0.1, **identity: Any) -> None:
     """Put a finished run of 1,000 test images into a store."""
     result: dict[str, Any] = {
         "correct_before": 900, "correct_after": round(900 + 10 * change), "total": 1000, "change": change,
@@ -388,7 +434,7 @@ def done(store: Store, run: Run, change: float, error: float = 0.1, **identity: 
         assert own is not None and store.finish(own, owner, result)
 
 
-def empty_plan(*cells: Cell, **totals: int) -> Plan:
+def empty_plan(*cells: PlannedCell, **totals: int) -> Plan:
     return Plan(cells=cells, tasks=(), skipped={}, totals=totals)
 
 
@@ -396,8 +442,8 @@ def test_shares_means_and_curves(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs.sqlite")
     for images, changes in ((10, (-30.0, -20.0)), (100, (-5.0, -4.0, -3.0))):
         for seed, change in enumerate(changes):
-            done(store, Run("resnet20", "ldnq", 3, images, seed), change, request={"seed": seed})
-    cells = tuple(Cell("resnet20", "ldnq", 3, share) for share in (0.001, 0.01, 0.2))
+            done(store, PlannedRun("resnet20", "ldnq", 3, images, seed), change, request={"seed": seed})
+    cells = tuple(PlannedCell("resnet20", "ldnq", 3, share) for share in (0.001, 0.01, 0.2))
     found = entries_of("fig2a", empty_plan(*cells, resnet20=10000), store, planned_only=False)
     assert [(entry.cell.images, entry.n) for entry in found] == [(10, 2), (100, 3), (0.2, 0)]
     assert found[0].values["change"] == mean_of([-30.0, -20.0])
@@ -425,21 +471,26 @@ def figure_axes(paint: Callable[[Any], None]) -> Any:
 def test_two_settings_of_one_cell_are_two_rows(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs.sqlite")
     for epochs in (8, 16):
-        done(store, Run("resnet20", "ldnq", 3, 500, 0), -float(epochs), request={"epochs": epochs, "seed": 0})
-    done(store, Run("resnet20", "ldnq", 3, 500, 1), -9.0, request={"epochs": 8, "seed": 1})
-    done(store, Run("resnet20", "ldnq", 3, 500, 0, schedule="published"), -1.0)
-    found = entries("table1", [Cell("resnet20", "ldnq", 3)], store.rows())
+        done(
+            store,
+            PlannedRun("resnet20", "ldnq", 3, 500, 0),
+            -float(epochs),
+            request={"epochs": epochs, "seed": 0},
+        )
+    done(store, PlannedRun("resnet20", "ldnq", 3, 500, 1), -9.0, request={"epochs": 8, "seed": 1})
+    done(store, PlannedRun("resnet20", "ldnq", 3, 500, 0, schedule="published"), -1.0)
+    found = entries("table1", [PlannedCell("resnet20", "ldnq", 3)], store.rows())
     assert [(entry.n, entry.values["change"].mean) for entry in found] == [(2, -8.5), (1, -16.0)]
     headings, rows = tables.table_of("table1", found)
     assert headings[-1] == "settings" and len({row[-1] for row in rows}) == 2
-    assert entries("table1", [Cell("resnet20", "ldnq", 3)], store.rows(), seeds=[1])[0].n == 1
+    assert entries("table1", [PlannedCell("resnet20", "ldnq", 3)], store.rows(), seeds=[1])[0].n == 1
 
 
 def test_figure_2c_has_a_point_a_run_and_the_correlation(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs.sqlite")
     points = [(0.01, -0.5), (0.02, -1.0), (0.08, -0.7), (0.3, -9.0)]
     for seed, (error, change) in enumerate(points):
-        done(store, Run("mlp-digits", "ldnq-", 3, 60, seed), change, error, request={"seed": seed})
+        done(store, PlannedRun("mlp-digits", "ldnq-", 3, 60, seed), change, error, request={"seed": seed})
     plan = empty_plan(*cells_of("fig2c", networks=["mlp-digits"]))
     found = entries_of("fig2c", plan, store, planned_only=False)
     x, y = tables.points_of(found)
@@ -455,7 +506,7 @@ def test_figure_2c_has_a_point_a_run_and_the_correlation(tmp_path: Path) -> None
 def test_bars_show_the_papers_number(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs.sqlite")
     for seed, change in enumerate((-4.0, -6.0)):
-        done(store, Run("resnet20", "ldnq", 3, 500, seed), change, request={"seed": seed})
+        done(store, PlannedRun("resnet20", "ldnq", 3, 500, seed), change, request={"seed": seed})
     found = entries_of("table4", empty_plan(*cells_of("table4")[:2]), store, planned_only=False)
     axes = figure_axes(lambda axes: figures._bars(axes, found))
     ((line, _, (bars,)),) = axes.containers

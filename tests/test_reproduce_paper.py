@@ -14,7 +14,7 @@ from refldnq.experiments.reproduce.plan import (
     AFFINE,
     EXHIBITS,
     SHARES,
-    Cell,
+    PlannedCell,
     cells_of,
     count_of,
     networks_of,
@@ -187,4 +187,4 @@ def test_plans() -> None:
         cells_of("table1", levels=[1])
     with pytest.raises(ValueError, match="`images` must be at least 1 and at most the 9990"):
         count_of(9991, 9990)
-    assert paper_row("table2", Cell("alexnet-bn", "trn", 3)) is not None
+    assert paper_row("table2", PlannedCell("alexnet-bn", "trn", 3)) is not None

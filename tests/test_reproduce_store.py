@@ -15,10 +15,10 @@ import pytest
 
 from refldnq.errors import FormatError
 from refldnq.experiments.reproduce import store as module
-from refldnq.experiments.reproduce.plan import Run
+from refldnq.experiments.reproduce.plan import PlannedRun
 from refldnq.experiments.reproduce.store import Store, run_id
 
-RUN = Run("resnet20", "ldnq", 3, 500, 0)
+RUN = PlannedRun("resnet20", "ldnq", 3, 500, 0)
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,11 +94,11 @@ def test_the_claim_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     path = tmp_path / "runs.sqlite"
     code = (
         "import os, pathlib, signal\n"
-        "from refldnq.experiments.reproduce.plan import Run\n"
+        "from refldnq.experiments.reproduce.plan import PlannedRun\n"
         "from refldnq.experiments.reproduce.store import Store\n"
         f"store = Store(pathlib.Path({str(path)!r}), lease=1e6)\n"
         "with store.working() as owner:\n"
-        "    assert store.claim(Run('resnet20', 'ldnq', 3, 500, 0), {}, owner)\n"
+        "    assert store.claim(PlannedRun('resnet20', 'ldnq', 3, 500, 0), {}, owner)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": "."})
@@ -116,7 +116,7 @@ def _take_all(path: Path, count: int, taken: Any, blind: bool) -> None:
         module._dead = lambda owner: True
     with store.working() as owner:
         for seed in range(count):
-            own = store.claim(Run("resnet20", "ldnq", 3, 500, seed), {}, owner)
+            own = store.claim(PlannedRun("resnet20", "ldnq", 3, 500, seed), {}, owner)
             if own is not None:
                 taken.put(seed)
                 time.sleep(0.02)

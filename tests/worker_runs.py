@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from refldnq import models
-from refldnq.experiments.reproduce.jobs import Outcome, Task, Workers, execute, work_on
-from refldnq.experiments.reproduce.plan import Run
+from refldnq.experiments.reproduce.jobs import Task, TaskOutcome, Workers, execute, work_on
+from refldnq.experiments.reproduce.plan import PlannedRun
 from refldnq.experiments.reproduce.sources import Sources, Zoo
 from refldnq.experiments.reproduce.store import Store
 
@@ -35,7 +35,7 @@ def tasks(count: int) -> list[Task]:
     zoo = Zoo(models.NAMES, models.SHIPPED, models.build, models.preprocess, models.shipped)
     methods = ["nothing"] * (count - 1) + ["prayer"]
     return [
-        Task(run=Run("mlp-digits", method, 3, 10, seed), identity={}, sources=Sources(zoo))
+        Task(run=PlannedRun("mlp-digits", method, 3, 10, seed), identity={}, sources=Sources(zoo))
         for seed, method in enumerate(methods)
     ]
 
@@ -43,7 +43,7 @@ def tasks(count: int) -> list[Task]:
 def sleeper(folder: str, poison: int | None) -> Any:
     """What a worker does with a task."""
 
-    def work(task: Task) -> Outcome:
+    def work(task: Task) -> TaskOutcome:
         if task.run.method == "prayer":
             return work_on(task)
         name = f"{task.run.seed}-{os.getpid()}"
@@ -52,7 +52,7 @@ def sleeper(folder: str, poison: int | None) -> Any:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(SECONDS)
         (Path(folder) / f"end-{name}").touch()
-        return Outcome(id=task.id, result={"pid": os.getpid(), "seed": task.run.seed})
+        return TaskOutcome(id=task.id, result={"pid": os.getpid(), "seed": task.run.seed})
 
     return work
 

@@ -182,8 +182,8 @@ def reproduce(
 
 
 def _execute(plan: Plan, store: Store, workers: Workers, retry_failed: bool) -> None:
-    from refldnq.experiments.reproduce.jobs import Outcome, Task, execute
-    from refldnq.experiments.reproduce.plan import Run
+    from refldnq.experiments.reproduce.jobs import Task, TaskOutcome, execute
+    from refldnq.experiments.reproduce.plan import PlannedRun
     from refldnq.experiments.run import Event
 
     over = {"done"} if retry_failed else {"done", "failed"}
@@ -194,7 +194,7 @@ def _execute(plan: Plan, store: Store, workers: Workers, retry_failed: bool) -> 
     ended = 0
     with progress() as tell:
 
-        def on_outcome(task: Task, outcome: Outcome, kept: bool) -> None:
+        def on_outcome(task: Task, outcome: TaskOutcome, kept: bool) -> None:
             nonlocal ended
             ended += 1
             what = f"failed: {outcome.reason}"
@@ -203,7 +203,7 @@ def _execute(plan: Plan, store: Store, workers: Workers, retry_failed: bool) -> 
             aside = "" if kept else "; another process has it already"
             tell(Event(f"{task.run.words}: {what}{aside}", ended / len(left)))
 
-        def within(run: Run, event: Event) -> None:
+        def within(run: PlannedRun, event: Event) -> None:
             done = (ended + min(event.fraction, 0.99)) / len(left)
             tell(Event(f"{run.words}: {event.message}", done))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from refldnq.experiments.reproduce.jobs import Task
 from refldnq.experiments.reproduce.methods import settings_of, why_not
-from refldnq.experiments.reproduce.plan import Cell, count_of, runs_of
+from refldnq.experiments.reproduce.plan import PlannedCell, count_of, runs_of
 from refldnq.experiments.reproduce.sources import MissingError, Prepared, Sources, prepare
 from refldnq.experiments.reproduce.store import Store
 from refldnq.experiments.reproduce.summary import Entry, entries
@@ -20,24 +20,24 @@ class Plan:
 
     Parameters
     ----------
-    cells : tuple of Cell
+    cells : tuple of PlannedCell
         All of it; with numbers of images where the data are there.
     tasks : tuple of Task
         Runs whose networks, data and methods are there.
-    skipped : mapping of Cell to str
+    skipped : mapping of PlannedCell to str
         Why the others are not.
     totals : mapping of str to int
         Training images by network.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[PlannedCell, ...]
     tasks: tuple[Task, ...]
-    skipped: Mapping[Cell, str]
+    skipped: Mapping[PlannedCell, str]
     totals: Mapping[str, int]
 
 
 def plan_of(
-    cells: Sequence[Cell],
+    cells: Sequence[PlannedCell],
     seeds: Sequence[int],
     sources: Sources,
     *,
@@ -48,7 +48,7 @@ def plan_of(
 
     Parameters
     ----------
-    cells : sequence of Cell
+    cells : sequence of PlannedCell
         From `refldnq.experiments.reproduce.plan.cells_of`.
     seeds : sequence of int
         Of every cell.
@@ -63,9 +63,9 @@ def plan_of(
     -------
     Plan
     """
-    found: dict[Cell, None] = {}
+    found: dict[PlannedCell, None] = {}
     tasks: list[Task] = []
-    skipped: dict[Cell, str] = {}
+    skipped: dict[PlannedCell, str] = {}
     totals: dict[str, int] = {}
     absent: dict[str, str] = {}
     for cell in cells:

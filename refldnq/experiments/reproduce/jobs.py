@@ -16,7 +16,7 @@ from typing import Any
 
 from refldnq._checks import check_integer
 from refldnq.experiments.reproduce.methods import perform
-from refldnq.experiments.reproduce.plan import Run
+from refldnq.experiments.reproduce.plan import PlannedRun
 from refldnq.experiments.reproduce.sources import MissingError, Sources
 from refldnq.experiments.reproduce.store import Store, run_id
 from refldnq.experiments.run import Event
@@ -24,7 +24,7 @@ from refldnq.experiments.run import Event
 BREAKS = 2
 """A broken pool starts anew at full width so often; then runs are handed out singly, to find the guilty."""
 
-Tell = Callable[[Run, Event], None]
+Tell = Callable[[PlannedRun, Event], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Task:
 
     Parameters
     ----------
-    run : Run
+    run : PlannedRun
         The run.
     identity : mapping
         Fingerprints and settings, see `run_id`.
@@ -43,7 +43,7 @@ class Task:
         The states of interrupted runs lie beside this file, the store as a rule; None keeps none.
     """
 
-    run: Run
+    run: PlannedRun
     identity: Mapping[str, Any]
     sources: Sources
     beside: Path | None = None
@@ -62,7 +62,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TaskOutcome:
     """What became of a task.
 
     Parameters
@@ -80,7 +80,7 @@ class Outcome:
     reason: str | None = None
 
 
-Work = Callable[[Task], Outcome]
+Work = Callable[[Task], TaskOutcome]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class Workers:
         return self.jobs == 1 and self.dask is None
 
 
-def work_on(task: Task, tell: Tell | None = None) -> Outcome:
+def work_on(task: Task, tell: Tell | None = None) -> TaskOutcome:
     """Do a task; what goes wrong is the outcome."""
     checkpoint = task.checkpoint
     try:
@@ -125,12 +125,12 @@ def work_on(task: Task, tell: Tell | None = None) -> Outcome:
             checkpoint=checkpoint,
         )
     except MissingError as reason:
-        return Outcome(id=task.id, reason=f"missing: {reason}")
+        return TaskOutcome(id=task.id, reason=f"missing: {reason}")
     except Exception as wrong:  # whatever it is, it is this run's and goes into its row
-        return Outcome(id=task.id, reason=f"{type(wrong).__name__}: {wrong}")
+        return TaskOutcome(id=task.id, reason=f"{type(wrong).__name__}: {wrong}")
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return Outcome(id=task.id, result=result)
+    return TaskOutcome(id=task.id, result=result)
 
 
 def execute(
@@ -139,7 +139,7 @@ def execute(
     workers: Workers,
     *,
     retry_failed: bool = False,
-    on_outcome: Callable[[Task, Outcome, bool], None] | None = None,
+    on_outcome: Callable[[Task, TaskOutcome, bool], None] | None = None,
     tell: Tell | None = None,
     work: Work = work_on,
 ) -> None:
@@ -182,7 +182,7 @@ def execute(
                 else:
                     open_ids.discard(task.id)
 
-        def keep(outcome: Outcome) -> None:
+        def keep(outcome: TaskOutcome) -> None:
             open_ids.discard(outcome.id)
             if outcome.result is not None:
                 kept = store.finish(outcome.id, owner, outcome.result)
@@ -207,7 +207,7 @@ def execute(
                 breaks += 1
                 if len(batch) == 1 and batch[0].id in open_ids:
                     words = " ".join(str(broken).split())
-                    keep(Outcome(id=batch[0].id, reason=f"its process died: {words}"))
+                    keep(TaskOutcome(id=batch[0].id, reason=f"its process died: {words}"))
                 store.release(owner)
 
 
@@ -223,7 +223,7 @@ def _broken() -> tuple[type[BaseException], ...]:
     return (*kinds, KilledWorker)
 
 
-Pool = Callable[[Work, Iterator[Task]], Iterator[Outcome]]
+Pool = Callable[[Work, Iterator[Task]], Iterator[TaskOutcome]]
 
 
 @contextmanager
@@ -244,12 +244,12 @@ def _pool(workers: Workers) -> Iterator[Pool]:
             how, count = {"backend": "dask"}, -1
         stack.enter_context(joblib.parallel_config(**how))
 
-        def pool(work: Work, tasks: Iterator[Task]) -> Iterator[Outcome]:
+        def pool(work: Work, tasks: Iterator[Task]) -> Iterator[TaskOutcome]:
             # One task at a time to a worker: they are long, and each is claimed when it is handed out.
             parallel = joblib.Parallel(
                 n_jobs=count, batch_size=1, pre_dispatch="n_jobs", return_as="generator_unordered"
             )
-            found: Iterator[Outcome] = parallel(joblib.delayed(work)(task) for task in tasks)
+            found: Iterator[TaskOutcome] = parallel(joblib.delayed(work)(task) for task in tasks)
             return found
 
         yield pool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -15,12 +15,18 @@ import numpy as np
 
 from refldnq import __version__
 from refldnq._typing import Array
+from refldnq.baselines.base import Baseline
+from refldnq.baselines.loop import LoopState
+from refldnq.baselines.retrain import RETRAIN as AFTERWARDS
+from refldnq.baselines.runs import Trained
+from refldnq.baselines.schedule import Schedule
 from refldnq.cascade import ratio
 from refldnq.codebook import powers_of_two
+from refldnq.experiments.checkpoint import Fingerprint
 from refldnq.experiments.digits import digits_update
 from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.record import plain
-from refldnq.experiments.reproduce.plan import RETRAIN, Run
+from refldnq.experiments.reproduce.plan import RETRAIN, PlannedRun
 from refldnq.experiments.reproduce.sources import (
     MissingError,
     Prepared,
@@ -45,6 +51,9 @@ OWN = {"ldnq": "L-DNQ", "ldnq-": "L-DNQ⁻", "best": "profile best"}
 
 RETRAIN_EPOCHS = 10
 """Of step 6, "light retraining", after Algorithm 1; the paper does not say how many, chosen here."""
+
+SAVE_EVERY = 30.0
+"""Seconds between two states of a training on disk; chosen here: an epoch may take less than writing one."""
 
 PACKAGES = ("numpy", "scipy", "numba")
 """Packages whose versions a row names."""
@@ -86,16 +95,22 @@ def why_not(method: str) -> str | None:
     return None if method.removesuffix(RETRAIN) in known_methods() else f"there is no method {method!r}"
 
 
-def settings_of(run: Run, prepared: Prepared) -> dict[str, Any]:
+def settings_of(run: PlannedRun, prepared: Prepared) -> dict[str, Any]:
     """All that decides a run's result beside `run` and the fingerprints of network and data."""
     if run.method.removesuffix(RETRAIN) in OWN:
         return {"request": plain(_request(run, prepared))}
     baseline = _baselines()[run.method.removesuffix(RETRAIN)]
-    return {"baseline": baseline.name, "origin": baseline.origin}
+    trains = baseline.trains or run.method.endswith(RETRAIN)
+    return {
+        "baseline": baseline.name,
+        "origin": baseline.origin,
+        "schedule": plain(_schedule(run, baseline, prepared)) if trains else None,
+        "settings": plain(getattr(baseline.run, "settings", None)),
+    }
 
 
 def perform(
-    run: Run,
+    run: PlannedRun,
     sources: Sources,
     *,
     on_progress: Callable[[Event], None] | None = None,
@@ -105,14 +120,14 @@ def perform(
 
     Parameters
     ----------
-    run : Run
+    run : PlannedRun
         Which.
     sources : Sources
         Where its network and data are.
     on_progress : callable, optional
         Called with an `Event` after every step of it.
     checkpoint : Path, optional
-        Of Algorithm 1: an interrupted run goes on from there.
+        An interrupted run goes on from there; removing it at the end is the caller's business.
 
     Returns
     -------
@@ -121,7 +136,8 @@ def perform(
         points, after minus before), ``labels_used``, ``steps``, ``epochs``, ``image_passes``, ``skipped``
         (layers that are not quantized), ``mean_levels``, ``layers``, ``output_error`` (squared difference of
         the outputs from the reference network's, relative to their squared norm, on the test images),
-        ``calibration_output_error`` (the same on the calibration images), ``seconds`` (without scoring),
+        ``calibration_output_error`` (the same on the calibration images), ``seconds`` (without scoring; of a
+        baseline that went on from a checkpoint, since then),
         ``threads``, ``machine``, ``versions``.
 
     Raises
@@ -137,7 +153,7 @@ def perform(
     if run.method.removesuffix(RETRAIN) in OWN:
         done = _own(run, prepared, on_progress, checkpoint)
     else:
-        done = _baseline(run, prepared, on_progress)
+        done = _baseline(run, prepared, on_progress, checkpoint)
     seconds = done.seconds or time.perf_counter() - began
     labels = prepared.test.labels
     assert labels is not None
@@ -196,7 +212,7 @@ class _Done:
 
 
 def _own(
-    run: Run, prepared: Prepared, tell: Callable[[Event], None] | None, checkpoint: Path | None
+    run: PlannedRun, prepared: Prepared, tell: Callable[[Event], None] | None, checkpoint: Path | None
 ) -> _Done:
     request = _request(run, prepared)
     outcome = quantize_model(
@@ -229,10 +245,10 @@ def _mean_levels(levels: dict[str, int], prepared: Prepared) -> float:
     return sum(levels[name] * size for name, size in sizes.items()) / sum(sizes.values())
 
 
-def _request(run: Run, prepared: Prepared) -> QuantizeRequest:
+def _request(run: PlannedRun, prepared: Prepared) -> QuantizeRequest:
     base = run.method.removesuffix(RETRAIN)
     settings = profile_settings("best" if base == "best" else "paper", powers_of_two(run.levels))
-    small = prepared.train.name.startswith("digits")
+    small = _small(prepared)
     if small:  # other crops, and no mirror images
         weights = settings.update is None or settings.update.weights
         settings = replace(settings, update=replace(digits_update(), weights=weights))
@@ -247,16 +263,48 @@ def _request(run: Run, prepared: Prepared) -> QuantizeRequest:
     return QuantizeRequest(settings=settings, images=run.images, seed=run.seed, fine_tune=tuning)
 
 
-def _baseline(run: Run, prepared: Prepared, tell: Callable[[Event], None] | None) -> _Done:
+def _baselines() -> Mapping[str, Baseline]:
+    from refldnq.baselines import BASELINES  # here: the registry decides what exists
+
+    return BASELINES
+
+
+def _schedule(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> Schedule:
+    how = baseline.run
+    schedule = AFTERWARDS
+    if isinstance(how, Trained):
+        schedule = how.published if run.schedule == "published" else how.scaled
+    if _small(prepared):  # other crops, and no mirror images
+        schedule = replace(schedule, crop=1, flip=False)
+    return schedule
+
+
+def _small(prepared: Prepared) -> bool:
+    return prepared.train.name.startswith("digits")
+
+
+def _baseline(
+    run: PlannedRun, prepared: Prepared, tell: Callable[[Event], None] | None, checkpoint: Path | None
+) -> _Done:
+    from refldnq.experiments import baseline_checkpoint
+
     baseline = _baselines()[run.method.removesuffix(RETRAIN)]
     images, labels = _drawn(run, prepared)
-    if labels is None and (baseline.needs_labels or run.method.endswith(RETRAIN)):
-        raise MissingError(f"{run.method} needs labels, and {prepared.train.name!r} has none")
     network = prepared.model.network
+    own = {"run": repr(run), "settings": json.dumps(settings_of(run, prepared), sort_keys=True)}
+    fingerprint = Fingerprint({**prepared.fingerprints, **own})
+    state = None
+    if checkpoint is not None and checkpoint.exists():
+        state = baseline_checkpoint.load(checkpoint, fingerprint)
+    saved = time.monotonic()
 
-    def on_epoch(state: Any) -> None:
+    def on_epoch(state: LoopState) -> None:
+        nonlocal saved
         if tell is not None:
             tell(Event(f"{state.stage}: epoch {state.epoch} of {state.epochs}", state.epoch / state.epochs))
+        if checkpoint is not None and time.monotonic() - saved >= SAVE_EVERY:
+            baseline_checkpoint.save(checkpoint, state, fingerprint)
+            saved = time.monotonic()
 
     result = baseline.run(
         network,
@@ -264,10 +312,11 @@ def _baseline(run: Run, prepared: Prepared, tell: Callable[[Event], None] | None
         labels,
         levels=run.levels,
         rng=np.random.default_rng(run.seed).spawn(2)[1],
-        schedule=run.schedule,
+        schedule=_schedule(run, baseline, prepared),
         layers=tuple(network.weighted[1:-1]) if run.keep_ends else None,
         retrain=run.method.endswith(RETRAIN),
         on_epoch=on_epoch,
+        state=state,
     )
     facts = {
         "labels_used": bool(result.labels_used),
@@ -281,7 +330,7 @@ def _baseline(run: Run, prepared: Prepared, tell: Callable[[Event], None] | None
     return _Done(network=result.network, facts=facts)
 
 
-def _drawn(run: Run, prepared: Prepared) -> tuple[Array, Array | None]:
+def _drawn(run: PlannedRun, prepared: Prepared) -> tuple[Array, Array | None]:
     # The calibration images and their labels: for one seed the same, whatever the method.
     model, train = prepared.model, prepared.train
     indices = calibration_indices(train, QuantizeRequest(images=run.images, seed=run.seed))
@@ -294,11 +343,3 @@ def _threads() -> int:
     from refldnq._kernels.threads import thread_count
 
     return thread_count()
-
-
-def _baselines() -> Mapping[str, Any]:
-    try:
-        found: Mapping[str, Any] = importlib.import_module("refldnq.baselines").BASELINES
-    except ModuleNotFoundError:
-        return {}
-    return found

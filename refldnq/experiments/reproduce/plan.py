@@ -56,7 +56,7 @@ Amount = int | float
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Cell:
+class PlannedCell:
     """Runs that differ in their seeds alone.
 
     Parameters
@@ -79,17 +79,17 @@ class Cell:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Run:
+class PlannedRun:
     """One run, whichever exhibit asks for it.
 
     Parameters
     ----------
     network, method : str
-        As in `Cell`.
+        As in `PlannedCell`.
     levels, images, seed : int
         Of every quantized layer; calibration images; of all that is random.
     keep_ends : bool, optional
-        As in `Cell`.
+        As in `PlannedCell`.
     schedule : {'scaled', 'published'}, optional
         Of the methods that train: for few images, or as their authors have it.
     """
@@ -129,14 +129,14 @@ def own_method(row: PaperRow) -> str:
     return AFFINE if row.method == "DQ" and row.bits % 2 == 0 else PRINTED[row.method]
 
 
-def paper_row(exhibit: str, cell: Cell) -> PaperRow | None:
+def paper_row(exhibit: str, cell: PlannedCell) -> PaperRow | None:
     """The row of the paper that a cell is shown beside, if there is one.
 
     Examples
     --------
-    >>> paper_row("table1", Cell("resnet20", "ldnq", 3)).change
+    >>> paper_row("table1", PlannedCell("resnet20", "ldnq", 3)).change
     (-4.3,)
-    >>> paper_row("table1", Cell("resnet20", "ldnq", 5)) is None
+    >>> paper_row("table1", PlannedCell("resnet20", "ldnq", 5)) is None
     True
     """
     printed = printed_name(cell.method)
@@ -181,7 +181,7 @@ def cells_of(
     levels: Sequence[int] = (),
     images: Sequence[Amount] = (),
     keep_ends: bool = False,
-) -> tuple[Cell, ...]:
+) -> tuple[PlannedCell, ...]:
     """The cells of a table or a figure.
 
     Parameters
@@ -201,7 +201,7 @@ def cells_of(
 
     Returns
     -------
-    tuple of Cell
+    tuple of PlannedCell
         Without repetition.
 
     Raises
@@ -222,11 +222,11 @@ def cells_of(
     amounts: tuple[Amount | None, ...] = tuple(images)
     if not amounts:
         amounts = SHARES if exhibit in ("fig2a", "fig2b") else (None,)
-    found: list[Cell] = []
+    found: list[PlannedCell] = []
     for network in networks or networks_of(exhibit):
         for method, count, ends in _shape(exhibit, network, methods):
             for number in levels or (count,):
-                found += [Cell(network, method, number, one, ends or keep_ends) for one in amounts]
+                found += [PlannedCell(network, method, number, one, ends or keep_ends) for one in amounts]
     return tuple(dict.fromkeys(found))
 
 
@@ -283,13 +283,13 @@ def count_of(amount: Amount, total: int) -> int:
     return count
 
 
-def runs_of(cell: Cell, images: int, seeds: Sequence[int], schedule: str) -> tuple[Run, ...]:
+def runs_of(cell: PlannedCell, images: int, seeds: Sequence[int], schedule: str) -> tuple[PlannedRun, ...]:
     """The runs of a cell, whose number of images is known now.
 
     Examples
     --------
-    >>> [run.seed for run in runs_of(Cell("resnet20", "ldnq", 3), 500, [0, 1], "scaled")]
+    >>> [run.seed for run in runs_of(PlannedCell("resnet20", "ldnq", 3), 500, [0, 1], "scaled")]
     [0, 1]
     """
     own = {**asdict(cell), "images": images}
-    return tuple(Run(**own, seed=seed, schedule=schedule) for seed in seeds)
+    return tuple(PlannedRun(**own, seed=seed, schedule=schedule) for seed in seeds)

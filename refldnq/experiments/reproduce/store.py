@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from refldnq.errors import FormatError
 from refldnq.experiments.record import plain
-from refldnq.experiments.reproduce.plan import Run
+from refldnq.experiments.reproduce.plan import PlannedRun
 
 APPLICATION = 0x4C444E51
 """SQLite's application id of such a file: LDNQ."""
@@ -67,7 +67,7 @@ class Row:
     ----------
     id : str
         See `run_id`.
-    run : Run
+    run : PlannedRun
         What was run.
     identity : mapping
         Fingerprints of network and data, and the settings.
@@ -84,7 +84,7 @@ class Row:
     """
 
     id: str
-    run: Run
+    run: PlannedRun
     identity: Mapping[str, Any]
     state: State
     tries: int
@@ -98,12 +98,12 @@ class Row:
         return run_id(self.run, self.identity, seedless=True)[:8]
 
 
-def run_id(run: Run, identity: Mapping[str, Any], *, seedless: bool = False) -> str:
+def run_id(run: PlannedRun, identity: Mapping[str, Any], *, seedless: bool = False) -> str:
     """SHA-256 of a run's description, of the settings, and of the network and the data it works on.
 
     Parameters
     ----------
-    run : Run
+    run : PlannedRun
         The description.
     identity : mapping
         The rest; JSON values.
@@ -112,7 +112,7 @@ def run_id(run: Run, identity: Mapping[str, Any], *, seedless: bool = False) -> 
 
     Examples
     --------
-    >>> one, other = (Run("resnet20", "ldnq", 3, 500, seed) for seed in (0, 1))
+    >>> one, other = (PlannedRun("resnet20", "ldnq", 3, 500, seed) for seed in (0, 1))
     >>> run_id(one, {}) == run_id(other, {})
     False
     >>> run_id(one, {}, seedless=True) == run_id(other, {}, seedless=True)
@@ -141,7 +141,7 @@ class Store:
     Examples
     --------
     >>> import tempfile
-    >>> run = Run("resnet20", "ldnq", 3, 500, 0)
+    >>> run = PlannedRun("resnet20", "ldnq", 3, 500, 0)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store = Store(Path(folder) / "runs.sqlite")
     ...     with store.working() as owner:
@@ -195,7 +195,7 @@ class Store:
                 self.release(owner)
 
     def claim(
-        self, run: Run, identity: Mapping[str, Any], owner: str, *, retry_failed: bool = False
+        self, run: PlannedRun, identity: Mapping[str, Any], owner: str, *, retry_failed: bool = False
     ) -> str | None:
         """Take a run, unless it is done, has failed, or somebody works on it.
 
@@ -321,7 +321,7 @@ def _row(record: tuple[Any, ...]) -> Row:
     ) = record
     return Row(
         id=own,
-        run=Run(network, method, levels, images, seed, bool(ends), schedule),
+        run=PlannedRun(network, method, levels, images, seed, bool(ends), schedule),
         identity=json.loads(identity),
         state=state,
         tries=tries,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refldnq.experiments.reproduce.paper import PaperRow
-from refldnq.experiments.reproduce.plan import Cell, count_of, paper_row
+from refldnq.experiments.reproduce.plan import PlannedCell, count_of, paper_row
 from refldnq.experiments.reproduce.store import Row
 
 
@@ -35,7 +35,7 @@ class Entry:
 
     Parameters
     ----------
-    cell : Cell
+    cell : PlannedCell
         The network, the method and so on; with a number of images if runs are there.
     n : int
         Finished runs.
@@ -56,7 +56,7 @@ class Entry:
         The finished ones.
     """
 
-    cell: Cell
+    cell: PlannedCell
     n: int = 0
     group: str = ""
     values: Mapping[str, Mean]
@@ -90,13 +90,13 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 def entries(
     exhibit: str,
-    cells: Sequence[Cell],
+    cells: Sequence[PlannedCell],
     rows: Sequence[Row],
     *,
     seeds: Sequence[int] | None = None,
     schedule: str = "scaled",
     totals: Mapping[str, int] | None = None,
-    skipped: Mapping[Cell, str] | None = None,
+    skipped: Mapping[PlannedCell, str] | None = None,
 ) -> list[Entry]:
     """The entries of an exhibit, one a cell, or several where runs of a cell differ in more than their seeds.
 
@@ -104,7 +104,7 @@ def entries(
     ----------
     exhibit : str
         Of the paper.
-    cells : sequence of Cell
+    cells : sequence of PlannedCell
         From `cells_of`.
     rows : sequence of Row
         Of the store.
@@ -115,7 +115,7 @@ def entries(
     totals : mapping of str to int, optional
         Training images by network, for cells with shares of them. A share whose network is not named here
         stands for any number of images, as does None.
-    skipped : mapping of Cell to str, optional
+    skipped : mapping of PlannedCell to str, optional
         Why cells have no runs.
 
     Returns
@@ -124,7 +124,7 @@ def entries(
         In the order of the cells.
     """
     found: list[Entry] = []
-    seen: set[tuple[Cell, str]] = set()
+    seen: set[tuple[PlannedCell, str]] = set()
     for cell in cells:
         own = [
             row
@@ -141,7 +141,7 @@ def entries(
             found.append(Entry(cell=cell, values={}, facts={}, paper=printed, notes=notes))
         for group, members in groups.items():
             first = members[0].run
-            exact = Cell(first.network, first.method, first.levels, first.images, first.keep_ends)
+            exact = PlannedCell(first.network, first.method, first.levels, first.images, first.keep_ends)
             if (exact, group) in seen:  # two shares of few images may be one number
                 continue
             seen.add((exact, group))
@@ -149,7 +149,7 @@ def entries(
     return found
 
 
-def _belongs(row: Row, cell: Cell, totals: Mapping[str, int], schedule: str) -> bool:
+def _belongs(row: Row, cell: PlannedCell, totals: Mapping[str, int], schedule: str) -> bool:
     run = row.run
     own = (run.network, run.method, run.levels, run.keep_ends, run.schedule)
     if own != (cell.network, cell.method, cell.levels, cell.keep_ends, schedule):
@@ -169,7 +169,7 @@ def _notes(rows: Sequence[Row], skipped: str | None) -> tuple[str, ...]:
 
 
 def _entry(
-    cell: Cell, group: str, rows: Sequence[Row], printed: PaperRow | None, notes: tuple[str, ...]
+    cell: PlannedCell, group: str, rows: Sequence[Row], printed: PaperRow | None, notes: tuple[str, ...]
 ) -> Entry:
     results = [dict(row.result or {}) for row in rows]
     series: dict[str, list[float]] = {

@@ -116,8 +116,8 @@ def notes_of(entries: Sequence[Entry]) -> list[str]:
 
     Examples
     --------
-    >>> from refldnq.experiments.reproduce.plan import Cell
-    >>> cells = [Cell("wrn", "ldnq", 3), Cell("wrn", "vq", 3)]
+    >>> from refldnq.experiments.reproduce.plan import PlannedCell
+    >>> cells = [PlannedCell("wrn", "ldnq", 3), PlannedCell("wrn", "vq", 3)]
     >>> notes_of([Entry(cell=cell, values={}, facts={}, notes=("needs weights",)) for cell in cells])
     ['wrn: ldnq, vq: needs weights']
     """
