@@ -29,6 +29,7 @@ for outer in ("models", "verify"):
     ]
 
 DATA = ["Pillow", "scikit-learn"]
+DIST = ["joblib", "dask", "distributed"]
 ONNX = ["onnx"]
 PLOT = ["matplotlib"]
 VERIFY = ["hypothesis", "latex2mathml", "markdown-it-py", "mpmath", "python-flint", *PLOT]
@@ -53,7 +54,7 @@ setup(
     packages=PACKAGES,
     package_dir={"refldnq": "refldnq", "refldnq.models": "models", "refldnq.verify": "verify"},
     package_data={
-        "refldnq": ["py.typed"],
+        "refldnq": ["py.typed", "experiments/reproduce/*.toml"],
         "refldnq.models": ["*.h5", "*.md"],
         "refldnq.verify": ["adapters/cpp/*.cpp", "adapters/rust/*.rs"],
     },
@@ -62,11 +63,12 @@ setup(
     extras_require={
         "onnx": ONNX,
         "torch": ["torch"],
+        "dist": DIST,
         "plot": PLOT,
         "data": DATA,
         "verify": VERIFY,
         # Not torch, whose default builds are gigabytes: tests that need it are skipped without it.
-        "test": ["setuptools>=77", "pytest", "pytest-cov", "ruff", "mypy", *DATA, *ONNX, *VERIFY],
+        "test": ["setuptools>=77", "pytest", "pytest-cov", "ruff", "mypy", *DATA, *DIST, *ONNX, *VERIFY],
         "docs": ["sphinx", "myst-parser", "furo", "sphinx-click", "sphinx-mathjax-offline", *DATA, *VERIFY],
     },
     entry_points={

@@ -26,7 +26,6 @@ from published import (
     WEIGHTS,
     changes_from_defaults,
     ldnq_settings,
-    numbers,
     published_model,
 )
 from store import Key, Store, markdown_table, settings_hash, write_section
@@ -36,6 +35,7 @@ from refldnq._kernels.threads import thread_count
 from refldnq.codebook import powers_of_two
 from refldnq.data import Dataset, load_dataset
 from refldnq.experiments.profiles import profile_settings
+from refldnq.experiments.reproduce.amounts import numbers
 from refldnq.experiments.run import QuantizeOutcome, QuantizeRequest, direct_settings, quantize_model
 from refldnq.ldnq import LdnqSettings
 from refldnq.model import Model

@@ -17,7 +17,7 @@ from typing import Any
 import click
 from layer_problems import layer_problems
 from options import stored
-from published import WEIGHTS, numbers, published_model
+from published import WEIGHTS, published_model
 from store import Key, Store, markdown_table, settings_hash, write_section
 
 from refldnq import __version__
@@ -25,6 +25,7 @@ from refldnq._kernels.threads import thread_count
 from refldnq._typing import Float64Array
 from refldnq.codebook import powers_of_two
 from refldnq.data import Dataset, load_dataset
+from refldnq.experiments.reproduce.amounts import numbers
 from refldnq.model import Model
 from refldnq.solvers.admm import AdmmSettings, solve
 from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound

@@ -11,29 +11,26 @@ import numpy as np
 
 from refldnq import models
 from refldnq.experiments.record import plain
+from refldnq.experiments.reproduce.paper import paper
+from refldnq.experiments.reproduce.sources import CHECKPOINTS
 from refldnq.formats.torch import assign, load_state_dict
 from refldnq.ldnq import LdnqSettings
 from refldnq.model import Model
 from refldnq.update import UpdateSettings
 
-WEIGHTS = {
-    "resnet20": "resnet20-12fca82f.th",
-    "resnet32": "resnet32-d509ac18.th",
-    "resnet56": "resnet56-4bfd9763.th",
-}
+WEIGHTS = {name: CHECKPOINTS[name] for name in ("resnet20", "resnet32", "resnet56")}
 """Checkpoints of akamaster/pytorch_resnet_cifar10, in the folder ``weights`` beside the data."""
+
+METHODS = {"L-DNQ": "ldnq", "L-DNQ⁻": "ldnq-", "DQ": "dq"}
+"""What stands for methods of the paper."""
 
 OUTER = ("solver", "target", "ridge", "absorb", "channel_weights", "cascades", "final_epochs")
 """Fields of Algorithm 1's settings that experiments change, beside those of its weights update."""
 
 PAPER_DROPS = {
-    ("resnet20", "ldnq"): 4.30,
-    ("resnet32", "ldnq"): 3.66,
-    ("resnet56", "ldnq"): 3.49,
-    ("resnet20", "ldnq-"): 13.66,
-    ("resnet20", "dq"): 19.92,
-    ("resnet32", "dq"): 21.07,
-    ("resnet56", "dq"): 18.67,
+    (row.name, METHODS[row.method]): -row.change[0]
+    for row in paper().rows
+    if row.table in (1, 4) and row.name in WEIGHTS and row.method in METHODS
 }
 """Points of accuracy lost with 3 levels and 500 images: [LDNQ] tables 1 and 4, means of 5 runs on the
 authors' own checkpoints. The paper's direct quantization is followed by retraining on the images."""
@@ -132,25 +129,3 @@ def changes_from_defaults(settings: LdnqSettings, base: LdnqSettings | None = No
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Seeds from text: ``0-4`` is 0, 1, 2, 3, 4, and commas join.
-
-    Raises
-    ------
-    ValueError
-        If the text is of another form.
-
-    Examples
-    --------
-    >>> numbers("0-2,7")
-    (0, 1, 2, 7)
-    """
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"`seeds` must look like 0-4 or 0,1,2, got {text!r}.")
-        found += range(int(first), int(last or first) + 1)
-    return tuple(found)

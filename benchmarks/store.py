@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from refldnq.experiments.record import plain
+from refldnq.experiments.sections import write_section
 from refldnq.formats.atomic import atomic_path
+from refldnq.tables import markdown_table
+
+__all__ = ["RESULTS", "Key", "Store", "markdown_table", "settings_hash", "write_json", "write_section"]
 
 Key = Mapping[str, str | int]
 """What a run is known by."""
@@ -133,50 +137,3 @@ class Store:
             yield
         finally:
             os.close(folder)
-
-
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; all columns but the first are aligned to the right.
-
-    Raises
-    ------
-    ValueError
-        If there is no row.
-
-    Examples
-    --------
-    >>> print(markdown_table(["network", "drop"], [["resnet20", "4.1"]]))
-    | network | drop |
-    |:--|--:|
-    | resnet20 | 4.1 |
-    """
-    if not rows:
-        raise ValueError("`rows` must hold at least one row, got none.")
-    rules = [":--", *["--:"] * (len(headings) - 1)]
-    lines = ["| " + " | ".join(headings) + " |", "|" + "|".join(rules) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def write_section(path: Path, name: str, text: str) -> None:
-    """Replace a generated section of a Markdown file; append it if the file has none of that name.
-
-    The section stands between the comments ``<!-- name: generated -->`` and ``<!-- name: end -->``.
-
-    Raises
-    ------
-    ValueError
-        If only one of the two comments is there.
-    """
-    opening, closing = f"<!-- {name}: generated -->", f"<!-- {name}: end -->"
-    section = f"{opening}\n{text}\n{closing}"
-    content = path.read_text(encoding="utf-8") if path.exists() else ""
-    if (opening in content) != (closing in content):
-        raise ValueError(f"`{path}` must hold both {opening!r} and {closing!r} or neither, got one.")
-    if opening in content:
-        before, rest = content.split(opening, 1)
-        content = before + section + rest.split(closing, 1)[1]
-    else:
-        content = f"{content}\n{section}\n" if content else f"{section}\n"
-    with atomic_path(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")

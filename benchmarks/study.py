@@ -19,13 +19,14 @@ from typing import Any
 import click
 import numpy as np
 from options import stored
-from published import WEIGHTS, changes_from_defaults, flat, ldnq_settings, numbers, published_model
+from published import WEIGHTS, changes_from_defaults, flat, ldnq_settings, published_model
 from store import Key, Store, markdown_table, settings_hash, write_section
 
 from refldnq import __version__
 from refldnq._kernels.threads import thread_count
 from refldnq._typing import Int64Array
 from refldnq.data import Dataset, load_dataset
+from refldnq.experiments.reproduce.amounts import numbers
 from refldnq.experiments.run import QuantizeRequest, quantize_model, required_preprocess
 from refldnq.ldnq import LdnqSettings
 from refldnq.model import Model

@@ -41,3 +41,26 @@ def text_table(columns: Sequence[str], rows: Rows) -> str:
         )
         for line in lines
     )
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; all columns but the first are aligned to the right.
+
+    Raises
+    ------
+    ValueError
+        If there is no row.
+
+    Examples
+    --------
+    >>> print(markdown_table(["network", "drop"], [["resnet20", "4.1"]]))
+    | network | drop |
+    |:--|--:|
+    | resnet20 | 4.1 |
+    """
+    if not rows:
+        raise ValueError("`rows` must hold at least one row, got none.")
+    rules = [":--", *["--:"] * (len(headings) - 1)]
+    lines = ["| " + " | ".join(headings) + " |", "|" + "|".join(rules) + "|"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)

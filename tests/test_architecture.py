@@ -35,7 +35,7 @@ FLOORS = (
 )
 """Modules and packages of `refldnq`, lowest first. One imports from floors below its own and from itself."""
 
-HEAVY = {"h5py", "matplotlib", "numba", "onnx", "PIL", "rich", "sklearn", "torch"}
+HEAVY = {"distributed", "h5py", "joblib", "matplotlib", "numba", "onnx", "PIL", "rich", "sklearn", "torch"}
 """What takes long to import, or need not be installed: imported where it is used, never with the package."""
 
 AT_HOME = {"h5py": "formats", "numba": "_kernels"}

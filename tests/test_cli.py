@@ -101,7 +101,7 @@ def test_version_and_help() -> None:
     assert __version__ in accept("--version").output
     assert set(main.commands) == {
         "quickstart", "convert", "evaluate", "quantize", "inspect", "train", "bounds", "verify", "compare",
-        "kit",
+        "reproduce", "kit",
     }  # fmt: skip
     for name, command in main.commands.items():
         text = accept(name, "--help").output

@@ -18,6 +18,7 @@ from refldnq.cli.inspect import inspect
 from refldnq.cli.kit import kit
 from refldnq.cli.quantize import quantize
 from refldnq.cli.quickstart import quickstart
+from refldnq.cli.reproduce import reproduce
 from refldnq.cli.train import train
 from refldnq.cli.verify import verify
 
@@ -77,5 +78,17 @@ def main() -> None:
     """
 
 
-for _command in (quickstart, convert, evaluate, quantize, inspect, train, verify, bounds, compare, kit):
+for _command in (
+    quickstart,
+    convert,
+    evaluate,
+    quantize,
+    inspect,
+    train,
+    verify,
+    bounds,
+    compare,
+    reproduce,
+    kit,
+):
     main.add_command(_command)

@@ -82,11 +82,12 @@ def compare(
     from refldnq.codebook import powers_of_two
     from refldnq.data import load_dataset, load_test
     from refldnq.experiments.comparison import tables
-    from refldnq.experiments.comparison.figures import all_figures, draw
+    from refldnq.experiments.comparison.figures import all_figures
     from refldnq.experiments.comparison.methods import method_settings
     from refldnq.experiments.comparison.page import page_html
     from refldnq.experiments.comparison.problems import layer_problems
     from refldnq.experiments.comparison.runs import cells, run_cell
+    from refldnq.experiments.drawing import draw
     from refldnq.experiments.record import plain
     from refldnq.experiments.run import QuantizeRequest, calibration_images
     from refldnq.formats.atomic import atomic_path

@@ -170,8 +170,9 @@ def record(
     from refldnq.verify.kit.record import record as recorded_cases
 
     model = load_model(model_file)
-    some = load_dataset(data).images[:images]
-    x = np.asarray(some, dtype=np.float64) if model.preprocess is None else model.preprocess(some, np.float64)
+    dataset, how = load_dataset(data), model.preprocess
+    some = dataset.pixels(slice(images), None if how is None else how.resize)
+    x = np.asarray(some, dtype=np.float64) if how is None else how(some, np.float64)
     cases = recorded_cases(model.network, layer, x, levels=int(levels), iterations=iterations)
     golden.write(output, cases)
     say(f"Wrote {', '.join(case.id for case in cases)} to {output}, SHA-256 {golden.sha256(output)}.")

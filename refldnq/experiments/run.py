@@ -269,8 +269,7 @@ def calibration_images(model: Model, dataset: Dataset, request: QuantizeRequest)
     -------
     Array, shape (n, *input_shape)
     """
-    sampling = np.random.default_rng(request.seed).spawn(1)[0]
-    indices = dataset.sample(request.images, sampling, stratified=request.stratified)
+    indices = calibration_indices(dataset, request)
     how = required_preprocess(model)
     return how(dataset.pixels(indices, how.resize), np.dtype(request.dtype))
 
@@ -302,6 +301,24 @@ def at_a_time(network: Network, most: int = 250, memory: float = 4e8) -> int:
     """
     largest = max(prod(shape) for shape in network.shapes.values()) * network.dtype.itemsize
     return max(1, min(most, int(memory / (3 * largest))))
+
+
+def calibration_indices(dataset: Dataset, request: QuantizeRequest) -> Array:
+    """The places in the data set of the images that a run with this request is given.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        They are drawn from it.
+    request : QuantizeRequest
+        Their number and the seed.
+
+    Returns
+    -------
+    Array, shape (n,), int64
+    """
+    sampling = np.random.default_rng(request.seed).spawn(1)[0]
+    return dataset.sample(request.images, sampling, stratified=request.stratified)
 
 
 def evaluate_model(
@@ -354,13 +371,37 @@ def evaluate_model(
     for first in range(0, count, batch_size):
         part = slice(first, min(first + batch_size, count))
         x = preprocess(dataset.pixels(part, preprocess.resize), model.network.dtype)
-        logits = model.network.forward(x, batch_size=batch_size)
-        truth = labels[part]
-        correct += int(np.sum(logits.argmax(axis=1) == truth))
-        if classes > TOP:
-            best = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
-            among += int(np.sum(best == truth[:, None]))
+        score = score_outputs(model.network.forward(x, batch_size=batch_size), labels[part])
+        correct += score.correct
+        among += score.correct_top5 or 0
     return Evaluation(correct=correct, total=count, correct_top5=among if classes > TOP else None)
+
+
+def score_outputs(logits: Array, labels: Array) -> Evaluation:
+    """Compare outputs with labels.
+
+    Parameters
+    ----------
+    logits : Array, shape (n, k)
+        The outputs.
+    labels : Array, shape (n,)
+        The classes.
+
+    Returns
+    -------
+    Evaluation
+
+    Examples
+    --------
+    >>> score_outputs(np.array([[0.0, 1.0], [3.0, 2.0]]), np.array([1, 1])).correct
+    1
+    """
+    among = None
+    if logits.shape[1] > TOP:
+        best = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+        among = int(np.sum(best == labels[:, None]))
+    correct = int(np.sum(logits.argmax(axis=1) == labels))
+    return Evaluation(correct=correct, total=len(labels), correct_top5=among)
 
 
 def quantize_model(

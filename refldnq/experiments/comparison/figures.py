@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from refldnq.experiments.comparison.problems import LayerProblem
 from refldnq.experiments.comparison.runs import ComparedRun
+from refldnq.experiments.drawing import COLOURS, draw, style
 from refldnq.model import Model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Colours that the colour-blind can tell apart (Okabe and Ito)."""
-
-MARKERS = "os^Dv<>"
-
-
-def draw(paint: Callable[[Axes], None]) -> bytes:
-    """A PNG of one set of axes.
-
-    Parameters
-    ----------
-    paint : callable
-        Draws into the axes it is given.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("`compare` needs matplotlib: pip install 'refldnq[plot]'.") from None
-    figure = Figure(figsize=(8.0, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, alpha=0.2)
-    paint(axes)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def all_figures(
@@ -99,15 +65,11 @@ def all_figures(
     }
 
 
-def _style(index: int) -> dict[str, Any]:
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
-
-
 def _by_layer(axes: Axes, runs: Sequence[ComparedRun], field: str, label: str) -> None:
     names = [layer["name"] for layer in runs[0].record["layers"]]
     for index, run in enumerate(runs):
         axes.plot(
-            names, [layer[field] for layer in run.record["layers"]], label=run.cell.method, **_style(index)
+            names, [layer[field] for layer in run.record["layers"]], label=run.cell.method, **style(index)
         )
     axes.set_yscale("log")
     axes.set_ylabel(label)
@@ -155,7 +117,7 @@ def _against(axes: Axes, runs: Sequence[ComparedRun], field: str, fixed: Mapping
             for run in chosen
             if run.cell.method == method and run.record["accuracy_after"] is not None
         )
-        axes.plot(*zip(*points, strict=True) if points else ([], []), label=method, **_style(index))
+        axes.plot(*zip(*points, strict=True) if points else ([], []), label=method, **style(index))
     before = chosen[0].record["accuracy_before"]
     if before is not None:
         axes.axhline(before, color="#777777", linestyle="--", linewidth=1, label="original")

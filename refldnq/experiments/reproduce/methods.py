@@ -1,0 +1,346 @@
+"""One method on one network: from a run to the row that the store keeps."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refldnq import __version__
+from refldnq._typing import Array
+from refldnq.baselines.base import Baseline
+from refldnq.baselines.loop import LoopState
+from refldnq.baselines.retrain import RETRAIN as AFTERWARDS
+from refldnq.baselines.runs import Trained
+from refldnq.baselines.schedule import Schedule
+from refldnq.cascade import ratio
+from refldnq.codebook import powers_of_two
+from refldnq.experiments.checkpoint import Fingerprint
+from refldnq.experiments.digits import digits_update
+from refldnq.experiments.profiles import profile_settings
+from refldnq.experiments.record import plain
+from refldnq.experiments.reproduce.plan import RETRAIN, PlannedRun
+from refldnq.experiments.reproduce.sources import (
+    MissingError,
+    Prepared,
+    Sources,
+    outputs,
+    prepare,
+    reference_outputs,
+)
+from refldnq.experiments.run import (
+    Event,
+    QuantizeRequest,
+    at_a_time,
+    calibration_indices,
+    quantize_model,
+    required_preprocess,
+    score_outputs,
+)
+from refldnq.network import Network
+from refldnq.train import TrainSettings
+
+OWN = {"ldnq": "L-DNQ", "ldnq-": "L-DNQ⁻", "best": "profile best"}
+"""Algorithm 1; without its step 4; with the settings that lose least."""
+
+RETRAIN_EPOCHS = 10
+"""Of step 6, "light retraining", after Algorithm 1; the paper does not say how many, chosen here."""
+
+SAVE_EVERY = 30.0
+"""Seconds between two states of a training on disk; chosen here: an epoch may take less than writing one."""
+
+PACKAGES = ("numpy", "scipy", "numba")
+"""Packages whose versions a row names."""
+
+LAYER_FIELDS = (
+    "name",
+    "levels",
+    "alpha",
+    "zero_fraction",
+    "error",
+    "relative_error",
+    "relative_accumulated_error",
+    "relative_output_error",
+    "iterations",
+    "seconds",
+)
+"""What a row keeps of a layer's report."""
+
+
+def known_methods() -> dict[str, str]:
+    """Every method that can be run, and its label.
+
+    Examples
+    --------
+    >>> known_methods()["ldnq"]
+    'L-DNQ'
+    """
+    return {**OWN, **{name: baseline.label for name, baseline in _baselines().items()}}
+
+
+def why_not(method: str) -> str | None:
+    """Why a method cannot be run; None if it can.
+
+    Examples
+    --------
+    >>> why_not("ldnq+retrain") is None, why_not("prayer")
+    (True, "there is no method 'prayer'")
+    """
+    return None if method.removesuffix(RETRAIN) in known_methods() else f"there is no method {method!r}"
+
+
+def settings_of(run: PlannedRun, prepared: Prepared) -> dict[str, Any]:
+    """All that decides a run's result beside `run` and the fingerprints of network and data."""
+    if run.method.removesuffix(RETRAIN) in OWN:
+        return {"request": plain(_request(run, prepared))}
+    baseline = _baselines()[run.method.removesuffix(RETRAIN)]
+    trains = baseline.trains or run.method.endswith(RETRAIN)
+    return {
+        "baseline": baseline.name,
+        "origin": baseline.origin,
+        "schedule": plain(_schedule(run, baseline, prepared)) if trains else None,
+        "settings": plain(getattr(baseline.run, "settings", None)),
+    }
+
+
+def perform(
+    run: PlannedRun,
+    sources: Sources,
+    *,
+    on_progress: Callable[[Event], None] | None = None,
+    checkpoint: Path | None = None,
+) -> dict[str, Any]:
+    """Do a run.
+
+    Parameters
+    ----------
+    run : PlannedRun
+        Which.
+    sources : Sources
+        Where its network and data are.
+    on_progress : callable, optional
+        Called with an `Event` after every step of it.
+    checkpoint : Path, optional
+        An interrupted run goes on from there; removing it at the end is the caller's business.
+
+    Returns
+    -------
+    dict
+        JSON values: ``correct_before``, ``correct_after`` (and ``_top5``), ``total``, ``change`` (percentage
+        points, after minus before), ``labels_used``, ``steps``, ``epochs``, ``image_passes``, ``skipped``
+        (layers that are not quantized), ``mean_levels``, ``layers``, ``output_error`` (squared difference of
+        the outputs from the reference network's, relative to their squared norm, on the test images),
+        ``calibration_output_error`` (the same on the calibration images), ``seconds`` (without scoring; of a
+        baseline that went on from a checkpoint, since then),
+        ``threads``, ``machine``, ``versions``.
+
+    Raises
+    ------
+    MissingError
+        If the method, the weights or the data are not there.
+    """
+    reason = why_not(run.method)
+    if reason is not None:
+        raise MissingError(reason)
+    prepared = prepare(sources, run.network)
+    began = time.perf_counter()
+    if run.method.removesuffix(RETRAIN) in OWN:
+        done = _own(run, prepared, on_progress, checkpoint)
+    else:
+        done = _baseline(run, prepared, on_progress, checkpoint)
+    seconds = done.seconds or time.perf_counter() - began
+    labels = prepared.test.labels
+    assert labels is not None
+    expected = reference_outputs(sources, run.network)
+    found = outputs(prepared.model, done.network, prepared.test)
+    before, after = score_outputs(expected, labels), score_outputs(found, labels)
+    images, _ = _drawn(run, prepared)
+    size = at_a_time(done.network)
+    ours, theirs = (net.forward(images, batch_size=size) for net in (done.network, prepared.model.network))
+    row = {
+        "correct_before": before.correct,
+        "correct_after": after.correct,
+        "correct_before_top5": before.correct_top5,
+        "correct_after_top5": after.correct_top5,
+        "total": after.total,
+        "change": 100.0 * (after.correct - before.correct) / after.total,
+        "output_error": relative_difference(found, expected),
+        "calibration_output_error": relative_difference(ours, theirs),
+        **done.facts,
+        "seconds": seconds,
+        "threads": _threads(),
+        "machine": platform.platform(),
+        "versions": versions(),
+    }
+    return dict(plain(row))
+
+
+def relative_difference(found: Array, expected: Array) -> float:
+    """The squared norm of the difference, divided by that of `expected`: (6), relative.
+
+    Examples
+    --------
+    >>> relative_difference(np.array([[3.0, 3.0]]), np.array([[3.0, 4.0]]))
+    0.04
+    """
+    difference = (found - expected).astype(np.float64)
+    return float(ratio(float(np.sum(difference**2)), float(np.sum(expected.astype(np.float64) ** 2))))
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, this package and `PACKAGES`; None for what is not installed."""
+    found: dict[str, str | None] = {"refldnq": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    network: Network
+    facts: dict[str, Any]
+    seconds: float | None = None
+
+
+def _own(
+    run: PlannedRun, prepared: Prepared, tell: Callable[[Event], None] | None, checkpoint: Path | None
+) -> _Done:
+    request = _request(run, prepared)
+    outcome = quantize_model(
+        prepared.model, prepared.train, request, on_progress=tell, checkpoint=checkpoint, resume=True
+    )
+    settings, quantized = request.settings, outcome.model.quantized
+    passes = sum(report.update_images for report in outcome.reports)
+    batch = settings.update.batch_size if settings.update else 1
+    epochs = passes // run.images
+    steps = epochs * -(-run.images // batch)
+    if request.fine_tune is not None:
+        epochs += request.fine_tune.epochs
+        passes += request.fine_tune.epochs * run.images
+        steps += request.fine_tune.epochs * -(-run.images // request.fine_tune.batch_size)
+    facts = {
+        "labels_used": request.fine_tune is not None,
+        "steps": steps,
+        "epochs": epochs,
+        "image_passes": passes,
+        "skipped": [name for name in prepared.model.network.weighted if name not in quantized],
+        "mean_levels": _mean_levels({name: len(code.values) for name, code in quantized.items()}, prepared),
+        "layers": [{name: getattr(report, name) for name in LAYER_FIELDS} for report in outcome.reports],
+    }
+    return _Done(network=outcome.model.network, facts=facts, seconds=outcome.seconds)
+
+
+def _mean_levels(levels: dict[str, int], prepared: Prepared) -> float:
+    # Of all quantized weights.
+    sizes = {name: prepared.model.network.params[name]["weight"].size for name in levels}
+    return sum(levels[name] * size for name, size in sizes.items()) / sum(sizes.values())
+
+
+def _request(run: PlannedRun, prepared: Prepared) -> QuantizeRequest:
+    base = run.method.removesuffix(RETRAIN)
+    settings = profile_settings("best" if base == "best" else "paper", powers_of_two(run.levels))
+    small = _small(prepared)
+    if small:  # other crops, and no mirror images
+        weights = settings.update is None or settings.update.weights
+        settings = replace(settings, update=replace(digits_update(), weights=weights))
+    if base == "ldnq-":
+        settings = replace(settings, update=None)
+    if run.keep_ends:
+        settings = replace(settings, first=False, last=False)
+    tuning = None
+    if run.method.endswith(RETRAIN):
+        crop = 1 if small else 4
+        tuning = TrainSettings(epochs=RETRAIN_EPOCHS, learning_rate=1e-3, crop=crop, flip=not small)
+    return QuantizeRequest(settings=settings, images=run.images, seed=run.seed, fine_tune=tuning)
+
+
+def _baselines() -> Mapping[str, Baseline]:
+    from refldnq.baselines import BASELINES  # here: the registry decides what exists
+
+    return BASELINES
+
+
+def _schedule(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> Schedule:
+    how = baseline.run
+    schedule = AFTERWARDS
+    if isinstance(how, Trained):
+        schedule = how.published if run.schedule == "published" else how.scaled
+    if _small(prepared):  # other crops, and no mirror images
+        schedule = replace(schedule, crop=1, flip=False)
+    return schedule
+
+
+def _small(prepared: Prepared) -> bool:
+    return prepared.train.name.startswith("digits")
+
+
+def _baseline(
+    run: PlannedRun, prepared: Prepared, tell: Callable[[Event], None] | None, checkpoint: Path | None
+) -> _Done:
+    from refldnq.experiments import baseline_checkpoint
+
+    baseline = _baselines()[run.method.removesuffix(RETRAIN)]
+    images, labels = _drawn(run, prepared)
+    network = prepared.model.network
+    own = {"run": repr(run), "settings": json.dumps(settings_of(run, prepared), sort_keys=True)}
+    fingerprint = Fingerprint({**prepared.fingerprints, **own})
+    state = None
+    if checkpoint is not None and checkpoint.exists():
+        state = baseline_checkpoint.load(checkpoint, fingerprint)
+    saved = time.monotonic()
+
+    def on_epoch(state: LoopState) -> None:
+        nonlocal saved
+        if tell is not None:
+            tell(Event(f"{state.stage}: epoch {state.epoch} of {state.epochs}", state.epoch / state.epochs))
+        if checkpoint is not None and time.monotonic() - saved >= SAVE_EVERY:
+            baseline_checkpoint.save(checkpoint, state, fingerprint)
+            saved = time.monotonic()
+
+    result = baseline.run(
+        network,
+        images,
+        labels,
+        levels=run.levels,
+        rng=np.random.default_rng(run.seed).spawn(2)[1],
+        schedule=_schedule(run, baseline, prepared),
+        layers=tuple(network.weighted[1:-1]) if run.keep_ends else None,
+        retrain=run.method.endswith(RETRAIN),
+        on_epoch=on_epoch,
+        state=state,
+    )
+    facts = {
+        "labels_used": bool(result.labels_used),
+        "steps": result.steps,
+        "epochs": result.epochs,
+        "image_passes": result.images,
+        "skipped": list(result.skipped),
+        "mean_levels": result.mean_levels,
+        "layers": [],
+    }
+    return _Done(network=result.network, facts=facts)
+
+
+def _drawn(run: PlannedRun, prepared: Prepared) -> tuple[Array, Array | None]:
+    # The calibration images and their labels: for one seed the same, whatever the method.
+    model, train = prepared.model, prepared.train
+    indices = calibration_indices(train, QuantizeRequest(images=run.images, seed=run.seed))
+    preprocess = required_preprocess(model)
+    labels = None if train.labels is None else train.labels[indices]
+    return preprocess(train.pixels(indices, preprocess.resize), np.dtype(np.float32)), labels
+
+
+def _threads() -> int:
+    from refldnq._kernels.threads import thread_count
+
+    return thread_count()

@@ -1,0 +1,295 @@
+"""An exhibit as text: tables for terminals and Markdown, CSV, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from refldnq.experiments.record import plain
+from refldnq.experiments.reproduce.correlation import RankCorrelation, rank_correlation
+from refldnq.experiments.reproduce.paper import PaperRow, paper
+from refldnq.experiments.reproduce.summary import Entry, Mean
+from refldnq.tables import markdown_table
+
+TITLES = {
+    "table1": "Table 1: comparison on CIFAR-10",
+    "table2": "Table 2: comparison on ImageNet",
+    "table3": "Table 3: L-DNQ by number of levels",
+    "table4": "Table 4: L-DNQ⁻ and L-DNQ",
+    "fig2a": "Figure 2(a): by number of calibration images, CIFAR-10",
+    "fig2b": "Figure 2(b): by number of calibration images, ImageNet",
+    "fig2c": "Figure 2(c): test error against output error",
+}
+
+COMMON = ("network", "method", "levels", "images")
+
+OURS = ("n", "labels", "before, %", "after, %", "change", "±")
+
+HEADINGS = {
+    "table": (*COMMON, *OURS, "paper: before, %", "paper: change"),
+    "fig2a": (*COMMON, "share", *OURS),
+    "fig2b": (*COMMON, "share", *OURS),
+    "fig2c": (*COMMON, "n", "output error", "its ±", "test error, %", "±"),
+}
+"""Columns, by the kind of exhibit."""
+
+LEGEND = (
+    "n runs that differ in their seeds; labels: whether labels of the calibration images had an influence; "
+    "change: accuracy on the test images, after minus before, in percentage points; ±: standard error of the "
+    "mean over the runs."
+)
+
+_PARTS = ("mean", "sd", "se")
+
+CSV_FIELDS = (
+    "exhibit",
+    *COMMON,
+    "keep_ends",
+    "settings",
+    "n",
+    "seeds",
+    "labels_used",
+    *(
+        f"{name}_{part}"
+        for name in ("before", "after", "change", "change_top5", "output_error", "seconds")
+        for part in _PARTS
+    ),
+    "steps",
+    "epochs",
+    "image_passes",
+    "mean_levels",
+    "test_images",
+    "layers_skipped",
+    "paper_bits",
+    "paper_change",
+    "paper_change_top5",
+    "paper_before",
+    "paper_before_top5",
+    "notes",
+)
+
+
+def kind_of(exhibit: str) -> str:
+    """Key of `HEADINGS`."""
+    return "table" if exhibit.startswith("table") else exhibit
+
+
+def table_of(
+    exhibit: str, entries: Sequence[Entry], totals: Mapping[str, int] | None = None
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings and cells of an exhibit.
+
+    Parameters
+    ----------
+    exhibit : str
+        Which.
+    entries : sequence of Entry
+        Its entries.
+    totals : mapping of str to int, optional
+        Training images by network, for the column of shares.
+
+    Returns
+    -------
+    headings : tuple of str
+        A last one, ``settings``, if entries differ in them alone.
+    rows : list of tuple of str
+        Of tables all entries, with the paper's numbers where nothing was run; of figures those with runs.
+    """
+    kind = kind_of(exhibit)
+    headings = HEADINGS[kind]
+    done = [entry for entry in entries if entry.n]
+    several = len({entry.cell for entry in done}) < len(done)
+    rows = []
+    for entry in entries if kind == "table" else done:
+        cells = _cells(entry, kind, totals or {})
+        rows.append((*(cells[heading] for heading in headings), *([entry.group] if several else [])))
+    return (*headings, *(["settings"] if several else [])), rows
+
+
+def notes_of(entries: Sequence[Entry]) -> list[str]:
+    """Why runs are missing, equal reasons of a network in one line.
+
+    Examples
+    --------
+    >>> from refldnq.experiments.reproduce.plan import PlannedCell
+    >>> cells = [PlannedCell("wrn", "ldnq", 3), PlannedCell("wrn", "vq", 3)]
+    >>> notes_of([Entry(cell=cell, values={}, facts={}, notes=("needs weights",)) for cell in cells])
+    ['wrn: ldnq, vq: needs weights']
+    """
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        for note in entry.notes:
+            reasons.setdefault((entry.cell.network, note), []).append(entry.cell.method)
+    return [
+        f"{network}: {', '.join(dict.fromkeys(methods))}: {note}"
+        for (network, note), methods in reasons.items()
+    ]
+
+
+def points_of(entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
+    """Output error and test error (percent) of every finished run that has both."""
+    x, y = [], []
+    for entry in entries:
+        for row in entry.runs:
+            result = row.result or {}
+            if result.get("output_error") is not None:
+                x.append(float(result["output_error"]))
+                y.append(100 - 100 * result["correct_after"] / result["total"])
+    return x, y
+
+
+def correlations(entries: Sequence[Entry]) -> dict[str, RankCorrelation]:
+    """The rank correlation of output and test error, by network."""
+    found = {}
+    for network in dict.fromkeys(entry.cell.network for entry in entries):
+        x, y = points_of([entry for entry in entries if entry.cell.network == network])
+        if len(x) > 1:
+            found[network] = rank_correlation(x, y, np.random.default_rng(0))
+    return found
+
+
+def correlation_words(found: RankCorrelation) -> str:
+    """A correlation in words.
+
+    Examples
+    --------
+    >>> correlation_words(RankCorrelation(value=0.9, low=0.8, high=0.95, confidence=0.95, n=8, resamples=10))
+    'Spearman rank correlation 0.900, 95 % bootstrap interval 0.800 to 0.950, 8 runs'
+    """
+    if math.isnan(found.value):
+        return f"no rank correlation: one of the errors is the same in all {found.n} runs"
+    return (
+        f"Spearman rank correlation {found.value:.3f}, {100 * found.confidence:.0f} % bootstrap interval "
+        f"{found.low:.3f} to {found.high:.3f}, {found.n} runs"
+    )
+
+
+def lines_of(exhibit: str, entries: Sequence[Entry]) -> list[str]:
+    """What is said below a table: correlations, the paper's words on a figure, what is missing."""
+    lines = []
+    if exhibit == "fig2c":
+        lines += [f"{network}: {correlation_words(one)}." for network, one in correlations(entries).items()]
+    figure = next((one for one in paper().figures if one.name == exhibit), None)
+    if figure is not None:
+        lines.append(f"The paper prints no number; it says: “{figure.says}”")
+    return [*lines, *notes_of(entries)]
+
+
+def markdown_of(exhibit: str, entries: Sequence[Entry], totals: Mapping[str, int] | None = None) -> str:
+    """The exhibit as Markdown: title, table, what there is to say."""
+    headings, rows = table_of(exhibit, entries, totals)
+    body = markdown_table(headings, rows) if rows else "No run is there."
+    below = "\n".join(f"- {line}" for line in lines_of(exhibit, entries))
+    return "\n\n".join(part for part in (f"**{TITLES[exhibit]}**", body, LEGEND, below) if part)
+
+
+def csv_of(exhibit: str, entries: Sequence[Entry]) -> str:
+    """The exhibit as CSV with all digits: an entry a line, `CSV_FIELDS` the columns."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, CSV_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for entry in entries:
+        writer.writerow(_record(exhibit, entry))
+    return file.getvalue()
+
+
+def json_of(exhibit: str, entries: Sequence[Entry]) -> dict[str, Any]:
+    """The exhibit as JSON values: entries, with their runs whole, and of Fig. 2c the correlations."""
+    record: dict[str, Any] = {
+        "exhibit": exhibit,
+        "source": paper().source,
+        "entries": [_entry_json(entry) for entry in entries],
+    }
+    if exhibit == "fig2c":
+        record["correlations"] = plain(correlations(entries))
+    return record
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {
+        **plain(entry.cell),
+        "n": entry.n,
+        "settings": entry.group,
+        "labels_used": entry.labels_used,
+        **plain(entry.values),
+        **plain(entry.facts),
+        "paper": plain(entry.paper),
+        "notes": list(entry.notes),
+        "runs": [
+            {**plain(row.run), "id": row.id, "ended": row.ended, **plain(row.result)} for row in entry.runs
+        ],
+    }
+
+
+def _cells(entry: Entry, kind: str, totals: Mapping[str, int]) -> dict[str, str]:
+    cell, values, printed = entry.cell, entry.values, entry.paper
+    amount = cell.images
+    share = ""
+    if isinstance(amount, int) and cell.network in totals:
+        share = f"{100 * amount / totals[cell.network]:.2g} %"
+    cells = {
+        "network": cell.network + (" (ends kept)" if cell.keep_ends else ""),
+        "method": cell.method,
+        "levels": str(cell.levels),
+        "images": "" if amount is None else str(amount) if isinstance(amount, int) else f"{100 * amount:g} %",
+        "share": share,
+        "n": str(entry.n) if entry.n else "",
+        "labels": {None: "", True: "yes", False: "no"}[entry.labels_used],
+        "before, %": _number(values.get("before")),
+        "after, %": _number(values.get("after")),
+        "change": _number(values.get("change"), sign=True),
+        "±": _error(values.get("change")),
+        "paper: before, %": "/".join(f"{one:.2f}" for one in printed.full) if printed else "",
+        "paper: change": _paper_change(printed) if printed else "",
+    }
+    if printed and len(printed.change) > 1 and "change_top5" in values:
+        cells["change"] += "/" + _number(values["change_top5"], sign=True)
+    if kind == "fig2c":
+        after = values.get("after")
+        cells["output error"] = _number(values.get("output_error"), digits=4)
+        cells["its ±"] = _error(values.get("output_error"), digits=4)
+        cells["test error, %"] = "" if after is None else f"{100 - after.mean:.2f}"
+    return cells
+
+
+def _number(value: Mean | None, digits: int = 2, *, sign: bool = False) -> str:
+    return "" if value is None else f"{value.mean:{'+' if sign else ''}.{digits}f}"
+
+
+def _error(value: Mean | None, digits: int = 2) -> str:
+    return "" if value is None or value.error is None else f"{value.error:.{digits}f}"
+
+
+def _paper_change(row: PaperRow) -> str:
+    about = "≈ " if row.about else ""
+    return about + "/".join(f"{one:+.2f}" for one in row.change)
+
+
+def _record(exhibit: str, entry: Entry) -> dict[str, Any]:
+    cell, printed = entry.cell, entry.paper
+    record: dict[str, Any] = {
+        "exhibit": exhibit,
+        **{name: getattr(cell, name) for name in (*COMMON, "keep_ends")},
+        "settings": entry.group,
+        "n": entry.n,
+        "seeds": " ".join(str(row.run.seed) for row in entry.runs),
+        "labels_used": entry.labels_used,
+        **{name: entry.facts.get(name) for name in ("steps", "epochs", "image_passes", "mean_levels")},
+        "test_images": entry.facts.get("total"),
+        "layers_skipped": " ".join(entry.facts.get("skipped") or ()),
+        "notes": "; ".join(entry.notes),
+    }
+    for name, mean in entry.values.items():
+        record |= dict(
+            zip((f"{name}_{part}" for part in _PARTS), (mean.mean, mean.sd, mean.error), strict=True)
+        )
+    if printed is not None:
+        record["paper_bits"] = printed.bits
+        for field, numbers in (("change", printed.change), ("before", printed.full)):
+            record |= dict(zip((f"paper_{field}", f"paper_{field}_top5"), numbers, strict=False))
+    return record

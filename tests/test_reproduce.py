@@ -1,0 +1,602 @@
+"""``refldnq reproduce``: runs on the digits, the store behind them, what is shown, what is skipped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from refldnq import models
+from refldnq.cli import main
+from refldnq.experiments.reproduce import figures, jobs, methods, tables
+from refldnq.experiments.reproduce.correlation import rank_correlation
+from refldnq.experiments.reproduce.exhibit import Plan, entries_of, plan_of
+from refldnq.experiments.reproduce.methods import known_methods, relative_difference
+from refldnq.experiments.reproduce.plan import PlannedCell, PlannedRun, cells_of
+from refldnq.experiments.reproduce.sources import MissingError, Sources, Zoo, prepare, reference_outputs
+from refldnq.experiments.reproduce.store import Store
+from refldnq.experiments.reproduce.summary import entries, mean_of
+from refldnq.experiments.run import (
+    Event,
+    QuantizeRequest,
+    calibration_indices,
+    evaluate_model,
+    quantize_model,
+)
+from refldnq.formats.h5 import load_model, save_model
+from refldnq.ldnq import LdnqSettings
+from refldnq.network import Network
+
+pytest.importorskip("sklearn", reason="the embedded digits need scikit-learn")
+
+ZOO = Zoo(models.NAMES, models.SHIPPED, models.build, models.preprocess, models.shipped)
+
+
+@dataclass(frozen=True)
+class FakeResult:
+    """What a baseline gives."""
+
+    network: Network
+    quantized: dict[str, Any]
+    labels_used: bool
+    steps: int
+    epochs: int
+    images: int
+    skipped: tuple[str, ...]
+    mean_levels: float
+    history: tuple[Any, ...]
+
+
+class Fake:
+    """A baseline that rounds to three levels and remembers how it was called."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.label, self.trains, self.needs_labels, self.origin = (
+            name,
+            name,
+            False,
+            False,
+            "[test]",
+        )
+        self.calls: list[dict[str, Any]] = []
+        self.raises: BaseException | None = None
+
+    def run(self, network: Network, images: Any, labels: Any, **how: Any) -> FakeResult:
+        self.calls.append({"images": images, "labels": labels, **how, "draw": how["rng"].integers(1 << 30)})
+        if self.raises is not None:
+            raise self.raises
+        how["on_epoch"](SimpleNamespace(stage="train", epoch=1, epochs=1))
+        layers = how["layers"] or network.weighted
+        new = {}
+        for name in layers:
+            weight = network.params[name]["weight"]
+            scale = np.abs(weight).mean()
+            rounded = (scale * np.sign(weight) * (np.abs(weight) > 0.5 * scale)).astype(weight.dtype)
+            new[name] = {"weight": rounded}
+        skipped = tuple(name for name in network.weighted if name not in layers)
+        return FakeResult(network.replace(new), {}, how["retrain"], 7, 2, 2 * len(images), skipped, 3.0, ())
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fake]:
+    found = {name: Fake(name) for name in ("dq", "vq", "inq")}
+    monkeypatch.setattr("refldnq.baselines.BASELINES", found)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    yield
+    prepare.cache_clear()
+    reference_outputs.cache_clear()
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(main, ["reproduce", *(str(word) for word in words)])
+
+
+def accept(*words: object) -> Result:
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+# ------------------------------------------------------------------ runs
+
+
+def test_algorithm_1_is_run_and_scored_as_quantize_does(tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    words = ("--networks", "mlp-digits", "--methods", "ldnq-", "--images", 60, "--seeds", "0,3")
+    result = accept("table4", *words, "--store", tmp_path / "runs.sqlite", "--json", file)
+    (entry,) = json.loads(file.read_text())["entries"]
+    assert entry["n"] == 2 and entry["labels_used"] is False and entry["paper"] is None
+    prepared = prepare(Sources(ZOO), "mlp-digits")
+    for run, seed in zip(entry["runs"], (0, 3), strict=True):
+        request = QuantizeRequest(settings=LdnqSettings(update=None), images=60, seed=seed)
+        outcome = quantize_model(prepared.model, prepared.train, request, test=prepared.test)
+        assert outcome.before is not None and outcome.after is not None
+        assert (run["correct_before"], run["correct_after"], run["total"], run["seed"]) == (
+            outcome.before.correct,
+            outcome.after.correct,
+            outcome.after.total,
+            seed,
+        )
+        assert (run["correct_before_top5"], run["correct_after_top5"]) == (
+            outcome.before.correct_top5,
+            outcome.after.correct_top5,
+        )
+        assert run["change"] == pytest.approx(-outcome.drop, abs=1e-9)  # type: ignore[operator]
+        assert [layer["error"] for layer in run["layers"]] == [report.error for report in outcome.reports]
+        last = outcome.reports[-1].relative_output_error
+        assert run["calibration_output_error"] == pytest.approx(last, rel=1e-5)
+        x, y = (
+            network.forward(prepared.model.preprocess(prepared.test.images, np.dtype(np.float32)))  # type: ignore[misc]
+            for network in (outcome.model.network, prepared.model.network)
+        )
+        assert run["output_error"] == pytest.approx(np.sum((x - y) ** 2) / np.sum(y**2), rel=1e-5)
+        assert (run["steps"], run["epochs"], run["image_passes"], run["skipped"]) == (0, 0, 0, [])
+        assert run["mean_levels"] == 3.0 and run["seconds"] > 0 and run["versions"]["refldnq"]
+    changes = [run["change"] for run in entry["runs"]]
+    assert entry["change"]["mean"] == pytest.approx(np.mean(changes))
+    assert entry["change"]["error"] == pytest.approx(np.std(changes, ddof=1) / math.sqrt(2))
+    assert f"{np.mean(changes):+.2f}" in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "runs.sqlite"]
+
+
+def test_updates_retraining_and_ends(tmp_path: Path) -> None:
+    sources = Sources(ZOO)
+    runs = [
+        PlannedRun("mlp-digits", "ldnq+retrain", 3, 30, 0),
+        PlannedRun("mlp-digits", "best", 5, 30, 0, keep_ends=True),
+    ]
+    retrained, best = (jobs.work_on(jobs.Task(run=run, identity={}, sources=sources)) for run in runs)
+    assert retrained.result is not None and best.result is not None
+    # Two of three layers are followed by an update of 60 epochs in 2 batches; then 10 epochs with labels.
+    assert retrained.result["labels_used"] is True
+    assert retrained.result["epochs"] == 2 * 60 + 10
+    assert retrained.result["steps"] == 2 * 60 * 2 + 10
+    assert retrained.result["image_passes"] == 30 * (2 * 60 + 10)
+    assert best.result["labels_used"] is False
+    assert best.result["skipped"] == ["fc1", "fc3"]
+    assert [(layer["name"], layer["levels"]) for layer in best.result["layers"]] == [("fc2", 5)]
+
+
+def test_a_baseline_gets_the_same_images_and_what_it_says_is_kept(
+    fakes: dict[str, Fake], tmp_path: Path
+) -> None:
+    file = tmp_path / "out.json"
+    words = ("--networks", "mlp-digits", "--images", 40, "--seeds", "1", "--store", tmp_path / "runs.sqlite")
+    result = accept("table1", *words, "--methods", "vq,vq+retrain,inq", "--json", file)
+    records = {entry["method"]: entry for entry in json.loads(file.read_text())["entries"]}
+    prepared = prepare(Sources(ZOO), "mlp-digits")
+    places = calibration_indices(prepared.train, QuantizeRequest(images=40, seed=1))
+    assert prepared.train.labels is not None and prepared.model.preprocess is not None
+    expected = prepared.model.preprocess(prepared.train.images[places], np.dtype(np.float32))
+    plain, retrained = fakes["vq"].calls
+    for call in (plain, retrained, *fakes["inq"].calls):
+        np.testing.assert_array_equal(call["images"], expected)
+        np.testing.assert_array_equal(call["labels"], prepared.train.labels[places])
+        assert (call["schedule"].crop, call["schedule"].flip) == (1, False)  # a digit mirrored is none
+        assert call["layers"] is None and call["state"] is None
+    assert plain["draw"] == retrained["draw"] == fakes["inq"].calls[0]["draw"]  # one seed
+    assert (plain["retrain"], retrained["retrain"]) == (False, True)
+    assert (plain["levels"], fakes["inq"].calls[0]["levels"]) == (3, 15)
+    assert records["vq"]["labels_used"] is False and records["vq+retrain"]["labels_used"] is True
+    assert (records["vq"]["steps"], records["vq"]["epochs"], records["vq"]["image_passes"]) == (7, 2, 80)
+    network = fakes["vq"].run(
+        prepared.model.network, expected, None, retrain=False, layers=None, levels=3,
+        rng=np.random.default_rng(0), on_epoch=lambda state: None,
+    ).network  # fmt: skip
+    score = evaluate_model(replace(prepared.model, network=network), prepared.test)
+    assert records["vq"]["runs"][0]["correct_after"] == score.correct
+    for line in (r for r in result.output.splitlines() if r.startswith("mlp-digits")):
+        assert line.split()[5] == ("yes" if "+retrain" in line else "no")
+    accept("table1", *words, "--methods", "vq", "--keep-ends")
+    assert fakes["vq"].calls[-1]["layers"] == ("fc2",)
+
+
+def test_a_run_is_never_done_twice_whichever_exhibit_asks(fakes: dict[str, Fake], tmp_path: Path) -> None:
+    words = ("--networks", "mlp-digits", "--seeds", "0-1", "--store", tmp_path / "runs.sqlite")
+    accept("table1", *words, "--methods", "vq", "--images", "40")
+    assert len(fakes["vq"].calls) == 2
+    shown = accept("fig2a", *words, "--methods", "vq", "--images", "40,50")
+    assert len(fakes["vq"].calls) == 4
+    again = accept("fig2a", *words, "--methods", "vq", "--images", "40,50")
+    assert len(fakes["vq"].calls) == 4
+    assert again.stdout == shown.stdout
+    accept("table1", *words, "--methods", "vq", "--images", "40", "--schedule", "published")
+    assert len(fakes["vq"].calls) == 6
+    assert len(Store(tmp_path / "runs.sqlite").rows()) == 6
+
+
+def test_other_weights_or_data_are_other_runs(fakes: dict[str, Fake], tmp_path: Path) -> None:
+    model = load_model(models.shipped("mlp-digits"))
+    words = ("table1", "--networks", "own", "--methods", "vq", "--images", "40", "--seeds", "0")
+    where = ("--weights", tmp_path, "--data", "digits", "--store", tmp_path / "runs.sqlite")
+    save_model(tmp_path / "own.h5", model)
+    accept(*words, *where)
+    accept(*words, *where)
+    assert len(fakes["vq"].calls) == 1
+    arrays = {"fc1": {"weight": model.network.params["fc1"]["weight"] * np.float32(1.5)}}
+    save_model(tmp_path / "own.h5", replace(model, network=model.network.replace(arrays), quantized={}))
+    prepare.cache_clear()  # as in another process
+    assert "settings" not in accept(*words, *where).output
+    assert len(fakes["vq"].calls) == 2
+    both = accept(*words, *where, "--show-only").output
+    assert "settings" in both and both.count("own ") == 2
+    groups = {row.group for row in Store(tmp_path / "runs.sqlite").rows()}
+    assert len(groups) == 2 and all(group in both for group in groups)
+
+
+def test_a_failure_is_kept_shown_and_tried_again_on_demand(fakes: dict[str, Fake], tmp_path: Path) -> None:
+    words = ("table1", "--networks", "mlp-digits", "--methods", "vq,inq", "--images", "40", "--seeds", "0")
+    where = ("--store", tmp_path / "runs.sqlite")
+    fakes["vq"].raises = ZeroDivisionError("no\nscale")
+    first = accept(*words, *where)
+    assert "mlp-digits: vq: seed 0 failed: ZeroDivisionError: no scale" in first.stdout
+    assert len(fakes["inq"].calls) == 1  # the others go on
+    fakes["vq"].raises = None
+    assert "failed" in accept(*words, *where).stdout and len(fakes["vq"].calls) == 1
+    assert "failed" not in accept(*words, *where, "--retry-failed").stdout
+    assert (len(fakes["vq"].calls), len(fakes["inq"].calls)) == (2, 1)
+
+
+def test_an_interrupted_command_leaves_a_store_that_goes_on(fakes: dict[str, Fake], tmp_path: Path) -> None:
+    words = ("table1", "--networks", "mlp-digits", "--methods", "vq,inq", "--images", "40", "--seeds", "0")
+    where = ("--store", tmp_path / "runs.sqlite", "--csv", tmp_path / "out.csv")
+    fakes["inq"].raises = KeyboardInterrupt()
+    stopped = invoke(*words, *where)
+    assert stopped.exit_code == 130 and stopped.stderr.splitlines()[-1].endswith("interrupted.")
+    assert not (tmp_path / "out.csv").exists()
+    assert [row.state for row in Store(tmp_path / "runs.sqlite").rows()] == ["done", "claimed"]
+    fakes["inq"].raises = None
+    accept(*words, *where)
+    assert (len(fakes["vq"].calls), len(fakes["inq"].calls)) == (1, 2)
+    assert [row.state for row in Store(tmp_path / "runs.sqlite").rows()] == ["done", "done"]
+
+
+def test_algorithm_1_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("table4", "--networks", "mlp-digits", "--methods", "ldnq-", "--images", "40", "--seeds", "0")
+    where = ("--store", tmp_path / "runs.sqlite")
+    from refldnq.experiments import checkpoint
+
+    save = checkpoint.save
+
+    def save_and_stop(*arguments: Any) -> None:
+        save(*arguments)
+        if len(arguments[1].reports) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+    assert invoke(*words, *where).exit_code == 130
+    assert len(list(tmp_path.glob("*.checkpoint.h5"))) == 1
+    monkeypatch.undo()
+    result = accept(*words, *where)
+    assert "fc2: from the checkpoint" in result.stderr
+    assert list(tmp_path.glob("*.checkpoint.h5")) == []
+
+
+def test_a_baseline_goes_on_from_its_state_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from refldnq.experiments import baseline_checkpoint
+
+    monkeypatch.setattr(methods, "SAVE_EVERY", 0.0)
+    run = PlannedRun("mlp-digits", "lata+retrain", 3, 40, 2)
+    whole = methods.perform(run, Sources(ZOO))
+    save, file = baseline_checkpoint.save, tmp_path / "state.h5"
+
+    def save_and_stop(path: Any, state: Any, fingerprint: Any) -> None:
+        save(path, state, fingerprint)
+        if state.epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(baseline_checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        methods.perform(run, Sources(ZOO), checkpoint=file)
+    monkeypatch.setattr(baseline_checkpoint, "save", save)
+    events: list[Event] = []
+    again = methods.perform(run, Sources(ZOO), checkpoint=file, on_progress=events.append)
+    assert events[0].message.startswith("train: epoch 4 of ")
+    for name in ("correct_after", "output_error", "calibration_output_error", "steps", "image_passes"):
+        assert again[name] == whole[name]
+    assert again["labels_used"] is True and again["mean_levels"] == 3.0
+    with pytest.raises(ValueError, match="same run"):
+        methods.perform(replace(run, seed=3), Sources(ZOO), checkpoint=file)
+
+
+def test_the_schedule_is_part_of_what_a_run_is() -> None:
+    prepared = prepare(Sources(ZOO), "mlp-digits")
+    run = PlannedRun("mlp-digits", "ttq", 3, 40, 0)
+    scaled = methods.settings_of(run, prepared)
+    published = methods.settings_of(replace(run, schedule="published"), prepared)
+    assert scaled["schedule"]["epochs"] != published["schedule"]["epochs"]
+    assert (scaled["schedule"]["crop"], scaled["schedule"]["flip"]) == (1, False)
+    assert methods.settings_of(replace(run, method="ttq-twn"), prepared)["settings"]["init"] == "twn"
+    assert methods.settings_of(replace(run, method="vq"), prepared)["schedule"] is None
+    assert methods.settings_of(replace(run, method="vq+retrain"), prepared)["schedule"] is not None
+
+
+# ------------------------------------------------------------------ what is missing
+
+
+def test_what_is_missing_is_said_and_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refldnq.baselines.BASELINES", {})
+    where = ("--store", tmp_path / "runs.sqlite")
+    shown = accept("table2", *where).output
+    assert "resnet34: distilquant, ldnq: needs trained weights" in shown
+    small = accept("table2", "--networks", "mlp-digits", "--methods", "ttq", *where).output
+    assert "mlp-digits: ttq: there is no method 'ttq'" in small
+    assert "-16.43/-10.67" in shown  # the paper's numbers stand there all the same
+    assert not (tmp_path / "runs.sqlite").exists()
+    assert "needs trained weights" in accept("fig2b", *where).output
+    assert "The paper prints no number" in accept("fig2c", *where).output
+    many = accept("table4", "--networks", "mlp-digits", "--images", "5000", *where).output
+    assert "`images` must be at least 1 and at most the 1297 that are there, got 5000." in many
+    even = accept("table3", "--networks", "mlp-digits", "--levels", "4", *where).output
+    assert "levels" in even and not (tmp_path / "runs.sqlite").exists()
+
+
+def test_networks_and_data_that_do_not_fit(tmp_path: Path) -> None:
+    save_model(tmp_path / "own.h5", load_model(models.shipped("mlp-digits")))
+    wide = np.zeros((4, 1, 9, 9), np.uint8)
+    np.savez(tmp_path / "wide.npz", x_train=wide, y_train=[0, 1, 2, 3], x_test=wide, y_test=[0, 1, 2, 3])
+    small = np.zeros((4, 1, 8, 8), np.uint8)
+    np.savez(tmp_path / "more.npz", x_train=small, y_train=[0, 1, 2, 30], x_test=small, y_test=[0, 1, 2, 3])
+    np.savez(tmp_path / "mute.npz", x_train=small, x_test=small)
+    for data, words in (
+        (None, "name their folder with --data"),
+        ("wide.npz", "needs data of the shape"),
+        ("more.npz", "needs data of at most 10 classes"),
+        ("mute.npz", "needs labelled images"),
+        ("none.npz", "none.npz"),
+    ):
+        place = None if data is None else str(tmp_path / data)
+        with pytest.raises(MissingError, match=words):
+            prepare(Sources(ZOO, place, str(tmp_path)), "own")
+    with pytest.raises(MissingError, match=r"holds no resnet20.h5 or resnet20-12fca82f.th"):
+        prepare(Sources(ZOO, "digits", str(tmp_path)), "resnet20")
+
+
+def test_the_published_checkpoints_are_found(data_dir: Path) -> None:
+    pytest.importorskip("torch", reason="reading a PyTorch checkpoint needs PyTorch")
+    if not (data_dir / "weights").is_dir():
+        pytest.skip("needs the folder weights in the real data")
+    sources = Sources(ZOO, str(data_dir), str(data_dir / "weights"))
+    prepared = prepare(sources, "resnet20")
+    assert prepared.usual_images == 500 and prepared.model.network.dtype == np.float32
+    plan = plan_of(cells_of("fig2a", networks=["resnet20"], methods=["ldnq"]), [0], sources)
+    total = len(prepared.train)
+    assert [task.run.images for task in plan.tasks] == [
+        round(share * total) for share in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+    ]
+    assert plan.skipped == {} and plan.totals == {"resnet20": total}
+
+
+# ------------------------------------------------------------------ what is shown
+
+
+def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path) -> None:
+    words = ("table1", "--networks", "mlp-digits,resnet20", "--methods", "vq+retrain,ldnq-", "--images", "40")
+    page = tmp_path / "page.md"
+    mark = "reproduce table1 mlp-digits resnet20"
+    section = f"<!-- {mark}: generated -->\nstale\n<!-- {mark}: end -->"
+    page.write_text(f"# Results\n\nBefore.\n\n{section}\n\nAfter.\n")
+    where = ("--store", tmp_path / "runs.sqlite", "--seeds", "0-1")
+    files = {name: tmp_path / f"out.{name}" for name in ("csv", "figure", "json")}
+    result = accept(*words, *where, "--csv", files["csv"], "--figure", files["figure"], "--markdown", page,
+                    "--json", files["json"])  # fmt: skip
+    record = json.loads(files["json"].read_text())
+    rows = list(csv.DictReader(files["csv"].read_text().splitlines()))
+    markdown = page.read_text()
+    assert markdown.startswith("# Results\n\nBefore.\n") and markdown.endswith("After.\n")
+    assert "stale" not in markdown
+    lines = [line for line in markdown.splitlines() if line.startswith("| ")]
+    assert len(rows) == len(record["entries"]) == len(lines) - 1 == 4
+    for row, entry, line in zip(rows, record["entries"], lines[1:], strict=True):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert (row["network"], row["method"]) == (entry["network"], entry["method"]) == tuple(cells[:2])
+        assert int(row["n"]) == entry["n"] == int(cells[4] or 0)
+        if entry["n"]:
+            mean = entry["change"]["mean"]
+            assert float(row["change_mean"]) == mean and cells[8] == f"{mean:+.2f}"
+            assert row["seeds"] == "0 1" and float(row["change_se"]) == entry["change"]["error"]
+            assert f"{mean:+.2f}" in result.stdout
+    vq = next(row for row in rows if (row["network"], row["method"]) == ("resnet20", "vq+retrain"))
+    assert (vq["paper_change"], vq["paper_before"], vq["paper_bits"]) == ("-11.27", "91.5", "3.0")
+    assert "-11.27" in result.stdout and "resnet20: vq+retrain, ldnq-: needs trained weights" in markdown
+    assert files["figure"].read_bytes().startswith(b"\x89PNG")
+    shown = accept(*words, *where, "--show-only", "--markdown", page)
+    assert "needs trained weights" not in shown.stdout and f"{record['entries'][0]['n']}" in shown.stdout
+
+
+def done(store: Store, run: PlannedRun, change: float, error: float = 0.1, **identity: Any) -> None:
+    """Put a finished run of 1,000 test images into a store."""
+    result: dict[str, Any] = {
+        "correct_before": 900, "correct_after": round(900 + 10 * change), "total": 1000, "change": change,
+        "correct_before_top5": None, "correct_after_top5": None, "output_error": error, "seconds": 1.0,
+        "labels_used": False, "steps": 0, "epochs": 0, "image_passes": 0, "skipped": [], "mean_levels": 3.0,
+    }  # fmt: skip
+    with store.working() as owner:
+        own = store.claim(run, identity, owner)
+        assert own is not None and store.finish(own, owner, result)
+
+
+def empty_plan(*cells: PlannedCell, **totals: int) -> Plan:
+    return Plan(cells=cells, tasks=(), skipped={}, totals=totals)
+
+
+def test_shares_means_and_curves(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs.sqlite")
+    for images, changes in ((10, (-30.0, -20.0)), (100, (-5.0, -4.0, -3.0))):
+        for seed, change in enumerate(changes):
+            done(store, PlannedRun("resnet20", "ldnq", 3, images, seed), change, request={"seed": seed})
+    cells = tuple(PlannedCell("resnet20", "ldnq", 3, share) for share in (0.001, 0.01, 0.2))
+    found = entries_of("fig2a", empty_plan(*cells, resnet20=10000), store, planned_only=False)
+    assert [(entry.cell.images, entry.n) for entry in found] == [(10, 2), (100, 3), (0.2, 0)]
+    assert found[0].values["change"] == mean_of([-30.0, -20.0])
+    headings, rows = tables.table_of("fig2a", found, {"resnet20": 10000})
+    assert [dict(zip(headings, row, strict=True))["share"] for row in rows] == ["0.1 %", "1 %"]
+    axes = figure_axes(lambda axes: figures._curves(axes, "fig2a", found, {"resnet20": 10000}))
+    ((line, _, (bars,)),) = axes.containers
+    np.testing.assert_allclose(line.get_xydata(), [[0.1, -25.0], [1.0, -4.0]])
+    segments = [segment[:, 1] for segment in bars.get_segments()]
+    half = 1 / math.sqrt(3)
+    np.testing.assert_allclose(segments, [[-30.0, -20.0], [-4 - half, -4 + half]])
+    paper = axes.lines[-1].get_xydata()
+    np.testing.assert_allclose(paper, [[1.0, -4.3]])
+
+
+def figure_axes(paint: Callable[[Any], None]) -> Any:
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    paint(axes)
+    return axes
+
+
+def test_two_settings_of_one_cell_are_two_rows(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs.sqlite")
+    for epochs in (8, 16):
+        done(
+            store,
+            PlannedRun("resnet20", "ldnq", 3, 500, 0),
+            -float(epochs),
+            request={"epochs": epochs, "seed": 0},
+        )
+    done(store, PlannedRun("resnet20", "ldnq", 3, 500, 1), -9.0, request={"epochs": 8, "seed": 1})
+    done(store, PlannedRun("resnet20", "ldnq", 3, 500, 0, schedule="published"), -1.0)
+    found = entries("table1", [PlannedCell("resnet20", "ldnq", 3)], store.rows())
+    assert [(entry.n, entry.values["change"].mean) for entry in found] == [(2, -8.5), (1, -16.0)]
+    headings, rows = tables.table_of("table1", found)
+    assert headings[-1] == "settings" and len({row[-1] for row in rows}) == 2
+    assert entries("table1", [PlannedCell("resnet20", "ldnq", 3)], store.rows(), seeds=[1])[0].n == 1
+
+
+def test_figure_2c_has_a_point_a_run_and_the_correlation(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs.sqlite")
+    points = [(0.01, -0.5), (0.02, -1.0), (0.08, -0.7), (0.3, -9.0)]
+    for seed, (error, change) in enumerate(points):
+        done(store, PlannedRun("mlp-digits", "ldnq-", 3, 60, seed), change, error, request={"seed": seed})
+    plan = empty_plan(*cells_of("fig2c", networks=["mlp-digits"]))
+    found = entries_of("fig2c", plan, store, planned_only=False)
+    x, y = tables.points_of(found)
+    np.testing.assert_allclose(sorted(zip(x, y, strict=True)), [(e, 10 - c) for e, c in points])
+    assert tables.correlations(found)["mlp-digits"].value == pytest.approx(0.8)
+    text = tables.markdown_of("fig2c", found)
+    assert "Spearman rank correlation 0.800, 95 % bootstrap interval" in text and "4 runs" in text
+    assert tables.json_of("fig2c", found)["correlations"]["mlp-digits"]["n"] == 4
+    axes = figure_axes(lambda axes: figures._scatter(axes, found))
+    assert sorted(map(tuple, axes.lines[0].get_xydata())) == sorted(zip(x, y, strict=True))
+
+
+def test_bars_show_the_papers_number(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs.sqlite")
+    for seed, change in enumerate((-4.0, -6.0)):
+        done(store, PlannedRun("resnet20", "ldnq", 3, 500, seed), change, request={"seed": seed})
+    found = entries_of("table4", empty_plan(*cells_of("table4")[:2]), store, planned_only=False)
+    axes = figure_axes(lambda axes: figures._bars(axes, found))
+    ((line, _, (bars,)),) = axes.containers
+    np.testing.assert_allclose(line.get_xydata(), [[1, -5.0]])
+    np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()], [[-6.0, -4.0]])
+    diamonds = [one.get_xydata().tolist() for one in axes.lines if one.get_marker() == "D"]
+    assert [[0.0, -13.66]] in diamonds and [[1.0, -4.3]] in diamonds
+
+
+# ------------------------------------------------------------------ statistics
+
+
+@given(
+    st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=30).filter(
+        lambda points: len({x for x, _ in points}) > 1 and len({y for _, y in points}) > 1
+    )
+)
+def test_rank_correlation_is_scipys_and_ignores_monotone_changes(points: list[tuple[int, int]]) -> None:
+    x, y = (list(map(float, column)) for column in zip(*points, strict=True))
+    found = rank_correlation(x, y, np.random.default_rng(0), resamples=50)
+    if not abs(found.value - spearmanr(x, y).statistic) <= 1e-12:
+        raise AssertionError(found)
+    other = rank_correlation(
+        np.exp(x).tolist(), [one**3 for one in y], np.random.default_rng(0), resamples=50
+    )
+    assert other.value == pytest.approx(found.value, abs=1e-12)
+    assert -1 <= found.low <= found.high <= 1
+
+
+def test_the_interval_is_the_bootstraps() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal(12)
+    y = x + rng.standard_normal(12)
+    found = rank_correlation(x.tolist(), y.tolist(), np.random.default_rng(5), resamples=200, confidence=0.9)
+    places = np.random.default_rng(5).integers(12, size=(200, 12))
+    values = [spearmanr(x[one], y[one]).statistic for one in places]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.05, 0.95])), abs=1e-12)
+    # Of many draws of a known correlation, about nine tenths of the intervals hold it.
+    truth = 6 / math.pi * math.asin(0.5 / math.sqrt(2))  # of y = x + noise, both normal
+    held = 0
+    for _ in range(60):
+        a = rng.standard_normal(40)
+        b = a + rng.standard_normal(40)
+        one = rank_correlation(a.tolist(), b.tolist(), rng, resamples=200, confidence=0.9)
+        held += one.low <= truth <= one.high
+    assert 45 <= held <= 60
+
+
+def test_rank_correlation_of_nothing() -> None:
+    flat = rank_correlation([1, 2, 3], [4, 4, 4], np.random.default_rng(0), resamples=10)
+    assert math.isnan(flat.value) and "no rank correlation" in tables.correlation_words(flat)
+    with pytest.raises(ValueError, match="`n` must be an integer of at least 2"):
+        rank_correlation([1], [1], np.random.default_rng(0))
+    with pytest.raises(ValueError, match="`confidence`"):
+        rank_correlation([1, 2], [1, 2], np.random.default_rng(0), confidence=1.0)
+
+
+def test_means() -> None:
+    values = np.random.default_rng(0).standard_normal(7)
+    found = mean_of(values.tolist())
+    assert found.mean == pytest.approx(values.mean())
+    assert found.sd == pytest.approx(values.std(ddof=1))
+    assert found.error == pytest.approx(values.std(ddof=1) / math.sqrt(7))
+    with pytest.raises(ValueError, match="at least one"):
+        mean_of([])
+
+
+def test_relative_difference_of_nothing() -> None:
+    zero = np.zeros((2, 2))
+    assert relative_difference(zero, zero) == 0.0 and relative_difference(zero + 1, zero) == math.inf
+
+
+def test_labels_of_methods(fakes: dict[str, Fake]) -> None:
+    assert list(known_methods()) == ["ldnq", "ldnq-", "best", "dq", "vq", "inq"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("table9",), "Invalid value"),
+        (("table1", "--seeds", "x"), "`seeds` must look like 0-4"),
+        (("table1", "--images", "0"), "`images` must be positive"),
+        (("table1", "--images", "120%"), "`images` must be positive, and a share at most 100 %"),
+        (("table1", "--images", "many"), "`images` must look like"),
+        (("table1", "--levels", "1"), "`levels`"),
+        (("table1", "--csv", "/nowhere/x.csv"), "does not exist"),
+        (("table1", "--jobs", "0"), "Invalid value"),
+    ],
+)
+def test_refusals_are_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    result = invoke(*words, "--store", tmp_path / "runs.sqlite")
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr.splitlines()[-1]

@@ -1,0 +1,60 @@
+"""The page on reproducing: its generated sections are what the store says."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from refldnq.cli import main
+from refldnq.experiments.reproduce.store import Store
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "reproduce.md"
+
+
+def commands() -> list[list[str]]:
+    """The commands on the page that write its sections."""
+    lines = PAGE.read_text("utf-8").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("refldnq ") and "--markdown" in line]
+
+
+def written_again(copy: Path) -> str:
+    """The page after all of its commands, with the repository's store."""
+    for words in commands():
+        assert "--show-only" in words
+        places = {"docs/reproduce.md": str(copy)}
+        own = [places.get(word, str(ROOT / word) if "/" in word else word) for word in words]
+        result = CliRunner().invoke(main, own)
+        assert result.exit_code == 0, result.output
+    return copy.read_text("utf-8")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    stores = {Path(words[words.index("--store") + 1]) for words in commands()}
+    absent = [str(store) for store in stores if not (ROOT / store).is_file()]
+    if absent:
+        pytest.skip(f"needs {', '.join(absent)}: the sections come from there")
+    path = tmp_path / "page.md"
+    path.write_text(PAGE.read_text("utf-8"), "utf-8")
+    return path
+
+
+def test_the_sections_are_what_the_store_says(copy: Path) -> None:
+    assert commands()
+    assert written_again(copy) == PAGE.read_text("utf-8")
+
+
+def test_a_number_typed_by_hand_is_found(copy: Path) -> None:
+    store = ROOT / commands()[0][commands()[0].index("--store") + 1]
+    rows = [row for row in Store(store).rows() if row.state == "done"]
+    assert rows
+    text = copy.read_text("utf-8")
+    head, section = text.split(": generated -->", 1)
+    digit = next(i for i, letter in enumerate(section) if letter.isdigit() and letter != "9")
+    planted = section[:digit] + str(int(section[digit]) + 1) + section[digit + 1 :]
+    copy.write_text(f"{head}: generated -->{planted}", "utf-8")
+    assert written_again(copy) == text != f"{head}: generated -->{planted}"

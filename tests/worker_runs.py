@@ -1,0 +1,108 @@
+"""Runs by workers in processes of their own, one of which is killed in the middle of a run.
+
+Run as a program: ``python worker_runs.py dask|poison FOLDER``; it prints what happened as JSON. A run here is
+half a second of sleep that leaves a note when it begins and when it ends. With ``dask``, a cluster of two
+processes does them, one of which is killed from outside in the middle of a run; with ``poison``, processes of
+joblib do, and one of the runs kills its own process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from refldnq import models
+from refldnq.experiments.reproduce.jobs import Task, TaskOutcome, Workers, execute, work_on
+from refldnq.experiments.reproduce.plan import PlannedRun
+from refldnq.experiments.reproduce.sources import Sources, Zoo
+from refldnq.experiments.reproduce.store import Store
+
+SECONDS = 0.5
+
+POISON = 3
+"""Seed of the run that kills every process that touches it."""
+
+
+def tasks(count: int) -> list[Task]:
+    """Runs with nothing to do, but for the last, which names a method that does not exist."""
+    zoo = Zoo(models.NAMES, models.SHIPPED, models.build, models.preprocess, models.shipped)
+    methods = ["nothing"] * (count - 1) + ["prayer"]
+    return [
+        Task(run=PlannedRun("mlp-digits", method, 3, 10, seed), identity={}, sources=Sources(zoo))
+        for seed, method in enumerate(methods)
+    ]
+
+
+def sleeper(folder: str, poison: int | None) -> Any:
+    """What a worker does with a task."""
+
+    def work(task: Task) -> TaskOutcome:
+        if task.run.method == "prayer":
+            return work_on(task)
+        name = f"{task.run.seed}-{os.getpid()}"
+        (Path(folder) / f"begin-{name}").touch()
+        if task.run.seed == poison:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(SECONDS)
+        (Path(folder) / f"end-{name}").touch()
+        return TaskOutcome(id=task.id, result={"pid": os.getpid(), "seed": task.run.seed})
+
+    return work
+
+
+def kill_one(folder: Path, killed: list[tuple[int, int]]) -> None:
+    """Kill the first process that is seen in the middle of a run, once some runs have ended."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not killed:
+        ended = {path.name.removeprefix("end-") for path in folder.glob("end-*")}
+        for path in folder.glob("begin-*"):
+            name = path.name.removeprefix("begin-")
+            if ended and name not in ended:
+                seed, pid = map(int, name.split("-"))
+                os.kill(pid, signal.SIGKILL)
+                killed.append((seed, pid))
+                break
+        time.sleep(0.01)
+
+
+def experiment(kind: str, folder: Path) -> dict[str, Any]:
+    """Do the runs, kill, and say what is in the store."""
+    store = Store(folder / "runs.sqlite")
+    told: list[tuple[int, bool]] = []
+    killed: list[tuple[int, int]] = []
+    with ExitStack() as stack:
+        workers = Workers(jobs=2)
+        if kind == "dask":
+            from distributed import LocalCluster
+
+            cluster = stack.enter_context(
+                LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+            )
+            workers = Workers(dask=cluster.scheduler_address)
+            threading.Thread(target=kill_one, args=(folder, killed), daemon=True).start()
+        execute(
+            tasks(8 if kind == "dask" else 5),
+            store,
+            workers,
+            on_outcome=lambda task, outcome, kept: told.append((task.run.seed, kept)),
+            work=sleeper(str(folder), POISON if kind == "poison" else None),
+        )
+    return {
+        "rows": [[row.run.seed, row.state, row.tries, row.reason, row.result] for row in store.rows()],
+        "told": told,
+        "killed": killed,
+        "begun": sorted(path.name.removeprefix("begin-") for path in folder.glob("begin-*")),
+    }
+
+
+if __name__ == "__main__":
+    what, where = sys.argv[1:]
+    found = experiment(what, Path(where))
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
