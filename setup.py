@@ -60,6 +60,8 @@ setup(
     install_requires=["numpy>=2", "scipy", "numba", "h5py", "click", "rich", "threadpoolctl"],
     extras_require={
         "torch": ["torch"],
+        # For the kit's adapter that drives the authors' code of 2019, which is not part of this project.
+        "released": ["tensorflow", "torch", "scikit-learn"],
         "plot": PLOT,
         "data": DATA,
         "verify": VERIFY,
