@@ -7,6 +7,7 @@ planted errors with the checks that notice them. The latter runs these checks, w
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sphinx.roles import XRefRole
@@ -44,6 +45,7 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 default_role = "code"
+autodoc_mock_imports = [] if find_spec("torch") else ["torch"]  # the adapter for it is documented without it
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature's types are in the docstring, with shapes
 autodoc_class_signature = "separated"

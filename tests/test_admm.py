@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from refldnq.codebook import Codebook, fixed, free, powers_of_two, scaled
 from refldnq.hessian import layer_error
 from refldnq.projection import project
-from refldnq.solvers.admm import AdmmSettings, AdmmSolution, _Run, solve
+from refldnq.solvers.admm import AdmmSettings, AdmmSolution, _Run, solve, trajectory
 from refldnq.verify.naive import admm as naive
 
 TERNARY = powers_of_two(3)
@@ -546,3 +546,54 @@ def test_a_run_that_contradicts_the_theorem_loses_its_guarantee(monkeypatch: pyt
     monkeypatch.setattr(_Run, "proximal", wrong)
     solution = solve(H, W, powers_of_two(3), above())
     assert solution.guarantee == "none" and any("Lyapunov" in note for note in solution.notes)
+
+
+# Trajectories ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("projection", ["alternating", "exact"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_trajectory_obeys_the_steps(projection: Any, per_channel: bool) -> None:
+    H, W = problem(3, groups=2)
+    G0, lam0 = 0.5 * W, 0.1 * W[:, ::-1]
+    chosen = settings_for(
+        rho=1.5, rho_scale="absolute", iterations=5, projection=projection, per_channel=per_channel
+    )
+    found = trajectory(H, W, powers_of_two(5), chosen, G0=G0, lam0=lam0)
+    G, lam = G0, lam0
+    for k in range(5):
+        left = H @ found.theta[k] + 1.5 * found.theta[k]
+        assert np.abs(left - (H @ W + 1.5 * (G - lam))).max() <= 1e-12  # [LDNQ] (15)
+        assert np.abs(found.V[k] - found.theta[k] - lam).max() <= 1e-14
+        alpha = found.alpha[k][:, None, :] if per_channel else found.alpha[k]
+        G, lam = alpha * powers_of_two(5).values[found.codes[k]], found.lam[k]
+        assert np.array_equal(G, found.G[k])
+        assert np.abs(lam - (found.V[k] - G)).max() <= 1e-14  # [LDNQ] (18)
+        f = 0.5 * np.vdot(G - W, H @ (G - W))  # [LDNQ] (10)
+        assert found.objective[k + 1] == pytest.approx(f, rel=1e-12)
+    assert found.objective[0] == pytest.approx(0.5 * np.vdot(G0 - W, H @ (G0 - W)), rel=1e-12)
+
+
+def test_a_trajectory_from_the_solvers_start_is_the_solvers_run() -> None:
+    H, W = problem(5)
+    chosen = settings_for(iterations=20, returned="last")
+    start = project(W, TERNARY)
+    found = trajectory(H, W, TERNARY, chosen, G0=start.G, lam0=0 * W, alpha0=np.array([start.alpha]))
+    solution = solve(H, W, TERNARY, chosen)
+    assert np.array_equal(found.codes[-1], solution.codes) and found.alpha[-1] == solution.alpha
+    assert np.array_equal(found.objective, solution.trace.objective)
+    wrong = trajectory(H, W, TERNARY, chosen, G0=0 * W, lam0=0 * W)
+    assert not np.array_equal(wrong.objective, solution.trace.objective)
+
+
+def test_a_trajectory_refuses_what_it_cannot_run() -> None:
+    H, W = problem(5)
+    chosen = settings_for(iterations=2)
+    with pytest.raises(ValueError, match="`G0` must have shape"):
+        trajectory(H, W, TERNARY, chosen, G0=W[:, :2], lam0=0 * W)
+    with pytest.raises(ValueError, match="`lam0`"):
+        trajectory(H, W, TERNARY, chosen, G0=W, lam0=W * np.nan)
+    with pytest.raises(ValueError, match="`H` must not be 0"):
+        trajectory(0 * H, W, TERNARY, settings_for(rho_scale="absolute"), G0=W, lam0=0 * W)
+    none = trajectory(H, W, TERNARY, settings_for(iterations=0), G0=W, lam0=0 * W)
+    assert none.theta.shape == (0, *W.shape) and none.objective.shape == (1,)

@@ -20,7 +20,7 @@ from refldnq.verify.kit.contract import OPERATIONS, Conventions, Info, to_paper
 from refldnq.verify.kit.faults import CATALOGUE, find, turn, visible_in
 from refldnq.verify.kit.knobs import Knobs
 from refldnq.verify.kit.reference import Reference
-from refldnq.verify.kit.runner import Run, check_echo, run
+from refldnq.verify.kit.runner import KitRun, check_echo, run
 from refldnq.verify.kit.selftest import SelfTest, kill_matrix, selftest
 
 
@@ -177,7 +177,7 @@ def suite() -> tuple[Any, ...]:
     return tuple(made)
 
 
-def go(adapter: Any, **more: Any) -> Run:
+def go(adapter: Any, **more: Any) -> KitRun:
     return run(adapter, suite(), judge=judge, **more)
 
 

@@ -14,7 +14,7 @@ from refldnq.verify.kit.cases import all_cases
 from refldnq.verify.kit.contract import CHOICES, OPERATIONS
 from refldnq.verify.kit.external import run_program
 from refldnq.verify.kit.pages import cases_markdown
-from refldnq.verify.kit.runner import STATES, Run, run
+from refldnq.verify.kit.runner import STATES, KitRun, run
 
 ROOT = Path(__file__).parents[1]
 CPP = ROOT / "verify/adapters/cpp/refldnq_kit.cpp"
@@ -60,13 +60,13 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return compiled
 
 
-def judged(program: Path, *ops: str) -> Run:
+def judged(program: Path, *ops: str) -> KitRun:
     """The program on all cases of these steps, those that it refuses to know included."""
     cases = [case for case in all_cases() if not ops or case.op in ops]
     return run(run_program([str(program), "{in}", "{out}"], cases, seconds=60), cases)
 
 
-def named(found: Run, op: str) -> set[str]:
+def named(found: KitRun, op: str) -> set[str]:
     """The faults that a report names for a step, all of its alternatives."""
     return {fault for one in found.explanations[op].candidates for fault in one}
 

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refldnq.verify.kit import rules, trajectory
-from refldnq.verify.kit.cases import Case
+from refldnq.verify.kit.cases import Case, all_cases
 from refldnq.verify.kit.families import admm, dual, hessian, projection, proximal
 from refldnq.verify.kit.faults import turn
 from refldnq.verify.kit.reference import Reference
+from refldnq.verify.kit.runner import BEYOND
 
 U = {"float64": 2.0**-53, "float32": 2.0**-24}
 CASES = {case.id: case for family in (admm, dual, hessian, projection, proximal) for case in family.cases()}
@@ -332,3 +333,23 @@ def test_the_free_run_is_information() -> None:
     Q[1, 0, 0] = (Q[1, 0, 0] + 1) % 3
     other = trajectory.free_run(case, {**case.outputs, "Q": Q}, "float64")
     assert other.at == (1, 0, 0) and not other.licensed and "not explained" in str(other)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_no_bound_is_so_wide_that_it_passes_anything(dtype: str) -> None:
+    """Zeros, the negative, or a hundredth more in one answer fail, the others being right."""
+    survivors = []
+    for case in all_cases():
+        if case.error is not None or case.kappa > BEYOND / np.finfo(dtype).eps:
+            continue
+        for name, value in case.outputs.items():
+            want = np.asarray(value)
+            if not np.any(want) or want.dtype.kind in "ib":
+                continue
+            for spoil in (0.0, -1.0, 1.01):
+                # a cancellation: most digits of the small rest are lost in any narrow type
+                if (case.id, spoil, dtype) == ("dual/cancellation", 1.01, "float32"):
+                    continue
+                if ok(case, {**case.outputs, name: spoil * want}, dtype):
+                    survivors.append((case.id, name, spoil))
+    assert survivors == []

@@ -10,7 +10,7 @@ import pytest
 
 from refldnq.verify.kit.cases import all_cases
 from refldnq.verify.kit.report import to_text
-from refldnq.verify.kit.runner import Run, run
+from refldnq.verify.kit.runner import KitRun, run
 
 torch = pytest.importorskip("torch", reason="needs PyTorch")
 
@@ -18,7 +18,7 @@ from refldnq.verify.adapters import torch_ldnq  # noqa: E402
 from refldnq.verify.adapters.torch_ldnq import TorchLdnq, TorchLdnqSingle  # noqa: E402
 
 
-def asked(adapter: Any) -> Run:
+def asked(adapter: Any) -> KitRun:
     return run(adapter, all_cases())
 
 

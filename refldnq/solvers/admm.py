@@ -6,22 +6,25 @@ all columns and all iterations. The dual is scaled, λ = y/ρ.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from refldnq._checks import check_choice, check_finite, check_shape
 from refldnq._kernels.threads import run_chunks
 from refldnq._rows import Rows, Rule, project_rows
-from refldnq._typing import Array, Float64Array
+from refldnq._typing import Array, Float64Array, Int8Array
 from refldnq.codebook import Codebook
 from refldnq.hessian import UNIT, certified_above, largest_eigenvalue
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.base import Guarantee, Solution, Trace, check_problem, pick_settings
 from refldnq.solvers.lyapunov import Descent, Level, Lyapunov
 
-__all__ = ["AdmmSettings", "AdmmSolution", "solve"]
+__all__ = ["AdmmSettings", "AdmmSolution", "Trajectory", "solve", "trajectory"]
 
 FIXED_POINT = 1e-9
 """Residuals ‖Θ - G‖ and ‖G^{k+1} - G^k‖ below this share of ‖W‖ count as a fixed point (chosen here)."""
@@ -126,6 +129,114 @@ def solve(
     return results[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """Every state of a run, iteration k first.
+
+    Parameters
+    ----------
+    theta, V, G, lam : Array, shape (K, g, d, m)
+        Θ of (15), V = Θ + λ, G of (16) and λ of (18).
+    codes : Array, shape (K, g, d, m), int8
+        Indices of the codebook's values.
+    alpha : Array, shape (K,), or (K, g, m) with one scale a channel
+        Scales.
+    objective : Array, shape (K + 1,)
+        The layer error (10) at G⁰ and after every iteration.
+    """
+
+    theta: Float64Array
+    V: Float64Array
+    G: Float64Array
+    lam: Float64Array
+    codes: Int8Array
+    alpha: Float64Array
+    objective: Float64Array
+
+
+def trajectory(
+    H: Float64Array,
+    W: Array,
+    codebook: Codebook,
+    settings: AdmmSettings,
+    *,
+    G0: Array,
+    lam0: Array,
+    alpha0: Float64Array | None = None,
+) -> Trajectory:
+    """All states of `settings.iterations` iterations from a given start, for a comparison step by step.
+
+    Parameters
+    ----------
+    H : Array, shape (g, d, d), float64
+        The Hessian's blocks, not all 0.
+    W : Array, shape (g, d, m)
+        The packed weight.
+    codebook : Codebook
+        A scaled or a fixed set.
+    settings : AdmmSettings
+        Its `start`, `stop`, `returned` and `refit_alpha` are not used.
+    G0, lam0 : Array, shape (g, d, m)
+        Where to start; G⁰ need not lie in Ω.
+    alpha0 : Array, shape (1,) or (g m,), optional
+        Where the first projection's alternation starts; mean|V| by default.
+
+    Returns
+    -------
+    Trajectory
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, an entry is not finite, or ρ comes out as 0.
+
+    Examples
+    --------
+    >>> from refldnq.codebook import powers_of_two
+    >>> H, W = 2 * np.eye(2)[None], np.array([[[3.0], [1.0]]])
+    >>> settings = AdmmSettings(rho=2.0, rho_scale="absolute", iterations=2)
+    >>> found = trajectory(H, W, powers_of_two(3), settings, G0=0 * W, lam0=0 * W)
+    >>> found.theta[0].ravel(), found.objective
+    (array([1.5, 0.5]), array([10.    ,  3.25  ,  1.5625]))
+    """
+    blocks, weight = check_problem(H, W)
+    check_choice("codebook", codebook.kind, ("scaled", "fixed"))
+    settings.rule.check(codebook, per_channel=settings.per_channel)
+    run = _Run(blocks, weight, codebook, settings)
+    if not run.solve_block:
+        raise ValueError("`H` must not be 0.")
+    for name, array in (("G0", G0), ("lam0", lam0)):
+        check_shape(name, array, weight.shape)
+        check_finite(name, array)
+    inside = [np.ascontiguousarray(np.asarray(a, np.float64).transpose(0, 2, 1)) for a in (G0, lam0)]
+    steps = list(islice(run.steps(inside[0], inside[1], alpha0), settings.iterations))
+    groups, outputs, _ = run.W.shape
+    scales = (groups, outputs) if settings.per_channel else ()
+
+    def stacked(arrays: Iterable[Array]) -> Array:
+        found = [a.reshape(run.W.shape).transpose(0, 2, 1) for a in arrays]
+        return np.array(found).reshape(len(steps), *weight.shape)
+
+    return Trajectory(
+        theta=stacked(step.theta for step in steps),
+        V=stacked(step.V for step in steps),
+        G=stacked(step.G for step in steps),
+        lam=stacked(step.lam for step in steps),
+        codes=stacked(step.rows.codes for step in steps),
+        alpha=np.array([step.rows.alpha.reshape(scales) for step in steps]).reshape(-1, *scales),
+        objective=np.array([run.objective(G) for G in (inside[0], *(step.G for step in steps))]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    theta: Float64Array
+    V: Float64Array
+    rows: Rows
+    G: Float64Array
+    lam: Float64Array
+
+
 class _Run:
     """One run; weights are (g, m, d) inside, so that a column is contiguous."""
 
@@ -211,11 +322,28 @@ class _Run:
             return None if self.settings.cold_start == "mean_v" or self.codebook.kind == "free" else mean_w
         return rows.values if self.codebook.kind == "free" else rows.alpha
 
+    def steps(self, G: Float64Array, lam: Float64Array, start: Float64Array | None) -> Iterator[_Step]:
+        """The iterations from G⁰ and λ⁰, without end; the first projection starts at `start`."""
+        mean_w = np.abs(self.W.reshape(self._scales, -1)).mean(axis=1)
+        while True:
+            theta = self.proximal(G, lam)
+            V = theta + lam
+            rows = self.project(V, self.settings.rule, start)
+            G = self.point(rows)
+            lam = V - G  # [LDNQ] (18), λ + Θ - G
+            yield _Step(theta, V, rows, G, lam)
+            start = self.next_start(rows, mean_w)
+
+    @property
+    def _scales(self) -> int:
+        groups, outputs, _ = self.W.shape
+        return groups * outputs if self.settings.per_channel else 1
+
     def iterate(self) -> tuple[Rows, int, bool]:
         """Run; the returned projection, the best iteration, and whether the last is a fixed point."""
         settings = self.settings
         rows, lam = self.first()
-        mean_w = np.abs(self.W.reshape(len(rows.alpha), -1)).mean(axis=1)
+        mean_w = np.abs(self.W.reshape(self._scales, -1)).mean(axis=1)
         size = float(np.linalg.norm(self.W))
         G = self.point(rows)
         objective = self.objective(G)
@@ -223,16 +351,13 @@ class _Run:
         best, least, best_iteration, rises = rows, objective, 0, 0
         converged = not self.solve_block
         lyapunov = Lyapunov(self.H, self.W.transpose(0, 2, 1), self.rho) if self.descends else None
-        for k in range(1, settings.iterations + 1 if self.solve_block else 0):
-            theta = self.proximal(G, lam)
-            V = theta + lam
+        steps = self.steps(G, lam, self.next_start(rows, mean_w))
+        for k, step in enumerate(islice(steps, settings.iterations if self.solve_block else 0), 1):
             if lyapunov is not None:
-                self.levels.append(lyapunov.level(G.transpose(0, 2, 1), V.transpose(0, 2, 1)))
-            rows = self.project(V, settings.rule, self.next_start(rows, mean_w))
-            last, G = G, self.point(rows)
-            lam = V - G  # [LDNQ] (18), λ + Θ - G
+                self.levels.append(lyapunov.level(G.transpose(0, 2, 1), step.V.transpose(0, 2, 1)))
+            rows, last, G = step.rows, G, step.G
             objective = self.objective(G)
-            primal, change = float(np.linalg.norm(theta - G)), float(np.linalg.norm(G - last))
+            primal, change = float(np.linalg.norm(step.theta - G)), float(np.linalg.norm(G - last))
             self.found.append((objective, rows.alpha, int(rows.passes.max()), primal, self.rho * change))
             converged = max(primal, change) <= FIXED_POINT * size
             margin = settings.stop_tolerance if settings.stop == "ascend3" else 0.0

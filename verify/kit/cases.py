@@ -18,9 +18,9 @@ TIERS = ("exact-dyadic", "certified", "ill-conditioned", "degenerate", "theorems
 """What cases try: nothing rounds in a good implementation; generic numbers; condition numbers up to 0.1/u;
 dead inputs, ranks below d, refusals; the paper's claims."""
 
-COMPARE = ("exact", "code", "dot", "backward", "ulp")
+COMPARE = ("exact", "code", "dot", "backward", "ulp", "own")
 """How an answer is compared: equal; a code, by its margin; a sum, by its bound; a solution, by its residual;
-a few roundings of its bound."""
+a few roundings of its bound; an objective, with that of the codes and the scale answered beside it."""
 
 CERTIFIED = ("exact-Q", "arb", "f64x2")
 """By what arithmetic the right answers were found: rational, balls, pairs of doubles."""

@@ -96,7 +96,7 @@ def library(op: str, inputs: Inputs) -> Answers:
         "proximal": lambda given: {"Theta": _library_theta(given)},
         "project": _library_project,
         "dual": lambda given: {"lam_new": given["lam"] + given["Theta"] - given["G"]},
-        "admm": lambda given: _run(given, _library_theta, _library_project),
+        "admm": _library_admm,
     }
     return operations[op](inputs)
 
@@ -173,6 +173,30 @@ def _library_project(inputs: Inputs) -> Answers:
     return {"Q": found.codes, "alpha": found.alpha, "G": found.G, "passes": np.asarray(found.passes)}
 
 
+def _library_admm(inputs: Inputs) -> Answers:
+    from refldnq.codebook import scaled
+    from refldnq.solvers.admm import AdmmSettings, trajectory
+
+    settings = AdmmSettings(
+        rho=float(inputs["rho"]),
+        rho_scale="absolute",
+        iterations=int(inputs["K"]),
+        projection=inputs["projection"],
+    )
+    H, W, G0, lam0 = (np.asarray(inputs[name])[None] for name in ("H", "W_bar", "G0", "lam0"))
+    found = trajectory(H, W, scaled(inputs["values"]), settings, G0=G0, lam0=lam0)
+    states = {"Theta": found.theta, "V": found.V, "Q": found.codes, "G": found.G, "lam": found.lam}
+    best = int(np.argmin(found.objective))
+    points = [G0[0], *found.G[:, 0]]
+    return {
+        **{name: array[:, 0] for name, array in states.items()},
+        "alpha": found.alpha,
+        "E": found.objective,
+        "best": np.array(best),
+        "result": points[best if inputs["returned"] == "best" else -1],
+    }
+
+
 # Loops -------------------------------------------------------------------------------------------------
 
 
@@ -191,7 +215,7 @@ def loops(op: str, inputs: Inputs) -> Answers:
         "proximal": lambda given: {"Theta": _loop_theta(given)},
         "project": _loop_project,
         "dual": _loop_dual,
-        "admm": lambda given: _run(given, _loop_theta, _loop_project),
+        "admm": _loop_admm,
     }
     return operations[op](inputs)
 
@@ -325,13 +349,8 @@ def _loop_dual(inputs: Inputs) -> Answers:
     return {"lam_new": lam}
 
 
-# ADMM --------------------------------------------------------------------------------------------------
-
-
-def _run(
-    inputs: Inputs, theta_of: Callable[[Inputs], Array], project_of: Callable[[Inputs], Answers]
-) -> Answers:
-    # The three steps in the paper's order, each as the channel does it.
+def _loop_admm(inputs: Inputs) -> Answers:
+    # The three steps in the paper's order.
     from refldnq.verify.naive.hessian import objective
 
     W, G, lam, alpha = inputs["W_bar"], inputs["G0"], inputs["lam0"], 0.0
@@ -339,9 +358,9 @@ def _run(
     trace: dict[str, list[Any]] = {name: [] for name in ("Theta", "V", "Q", "alpha", "G", "lam")}
     points = [G]
     for _ in range(int(inputs["K"])):
-        Theta = theta_of({**inputs, "G": G, "lam": lam})
+        Theta = _loop_theta({**inputs, "G": G, "lam": lam})
         V = Theta + lam
-        found = project_of({**rule, "V": V.ravel(), "alpha0": alpha})
+        found = _loop_project({**rule, "V": V.ravel(), "alpha0": alpha})
         alpha, G = float(found["alpha"]), found["G"].reshape(W.shape)
         lam = lam + Theta - G
         points.append(G)

@@ -71,7 +71,7 @@ def _near(got: Any, want: Any, allowed: float) -> bool:
     a, b = np.asarray(got, dtype=np.float64), np.asarray(want, dtype=np.float64)
     if a.shape != b.shape:
         return False
-    return bool(np.abs(a - b).max(initial=0.0) <= allowed * max(np.abs(b).max(initial=0.0), 1.0))
+    return bool(np.abs(a - b).max(initial=0.0) <= allowed * np.abs(b).max(initial=0.0))
 
 
 # Exact numbers -----------------------------------------------------------------------------------------

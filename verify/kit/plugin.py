@@ -28,7 +28,7 @@ import pytest
 
 if TYPE_CHECKING:
     from refldnq.verify.kit.contract import Adapter
-    from refldnq.verify.kit.runner import Outcome, Run
+    from refldnq.verify.kit.runner import KitRun, Outcome
 
 GROUP = "refldnq conformance kit"
 
@@ -156,7 +156,7 @@ class Kit:
             raise pytest.UsageError(f"--refldnq-{'answers' if answers else 'impl'}: {error}") from error
 
     @cached_property
-    def run(self) -> Run:
+    def run(self) -> KitRun:
         """All cases on the adapter, judged and explained; done when the first test needs it."""
         from refldnq.verify.kit.runner import run
 
@@ -165,9 +165,9 @@ class Kit:
         return run(self.adapter, self.cases, xfail=expected)
 
     @property
-    def ran(self) -> Run | None:
+    def ran(self) -> KitRun | None:
         """The run if it was done."""
-        done: Run | None = self.__dict__.get("run")
+        done: KitRun | None = self.__dict__.get("run")
         return done
 
     @cached_property
@@ -215,7 +215,7 @@ class Kit:
         pytest.fail(f"{case.id} must be refused ({case.error})", pytrace=False)
 
 
-def verdict(id_: str, run: Run) -> None:
+def verdict(id_: str, run: KitRun) -> None:
     """Pass, skip, xfail or fail the present test as the case ended in the run."""
     __tracebackhide__ = True
     from refldnq.verify.kit.report import cause

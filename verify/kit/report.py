@@ -11,19 +11,19 @@ from xml.etree import ElementTree
 from refldnq.verify.kit.contract import OPERATIONS
 from refldnq.verify.kit.diagnose import Explanation
 from refldnq.verify.kit.faults import BY_ID
-from refldnq.verify.kit.runner import STATES, Outcome, Run
+from refldnq.verify.kit.runner import STATES, KitRun, Outcome
 
 SHOWN = ("FAIL", "blocked", "unanswered", "unexpected pass")
 """States whose cases are shown one by one."""
 
 
-def summary(run: Run) -> str:
+def summary(run: KitRun) -> str:
     """The line of counts.
 
     Examples
     --------
     >>> from refldnq.verify.kit.reference import Reference
-    >>> empty = Run(info=Reference().info(), outcomes=(), explanations={}, handshake=None, seconds=0.0)
+    >>> empty = KitRun(info=Reference().info(), outcomes=(), explanations={}, handshake=None, seconds=0.0)
     >>> summary(empty)
     'SUMMARY listed 0 | run 0'
     """
@@ -33,12 +33,12 @@ def summary(run: Run) -> str:
     return " | ".join([f"SUMMARY listed {len(run.outcomes)}", f"run {run.ran}", *counts])
 
 
-def to_text(run: Run, *, most_cases: int = 5) -> str:
+def to_text(run: KitRun, *, most_cases: int = 5) -> str:
     """The report for a terminal.
 
     Parameters
     ----------
-    run : Run
+    run : KitRun
         What was found.
     most_cases : int, optional
         Most failing cases shown of each operation; the others are counted.
@@ -97,7 +97,7 @@ def cause(explanation: Explanation) -> list[str]:
     return lines
 
 
-def to_json(run: Run) -> dict[str, Any]:
+def to_json(run: KitRun) -> dict[str, Any]:
     """The report as JSON-ready values."""
     info = run.info
     return {
@@ -131,7 +131,7 @@ def to_json(run: Run) -> dict[str, Any]:
     }
 
 
-def to_junit(run: Run) -> str:
+def to_junit(run: KitRun) -> str:
     """The report as JUnit XML: what was not run or is expected to fail is skipped, with the reason."""
     suite = ElementTree.Element(
         "testsuite",
@@ -166,7 +166,7 @@ _ELEMENTS = {
 }
 
 
-def _lines(run: Run, outcome: Outcome) -> list[str]:
+def _lines(run: KitRun, outcome: Outcome) -> list[str]:
     found = run.explanations.get(outcome.case.op)
     explained = cause(found) if found is not None and outcome.state == "FAIL" else []
     return [outcome.state, *outcome.messages, *explained]
@@ -177,7 +177,7 @@ def _clean(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
-def to_markdown(run: Run) -> str:
+def to_markdown(run: KitRun) -> str:
     """The report as Markdown: counts by operation, then causes."""
     header = ["operation", *STATES]
     lines = [

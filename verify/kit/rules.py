@@ -7,9 +7,11 @@ bound, never with the size of an array. Every test is written so that NaN fails 
 compared as    an answer is right if
 =============  ==============================================================================================
 ``exact``      it is equal; floats to the right answer rounded to the declared type
-``ulp``        |Δ| ≤ 4 u bound, each entry
-``dot``        |Δ| ≤ (N + 4) u bound, each entry; of α, twice that; of G = αQ, that of α times |Q| and u|G|
+``ulp``        its error is at most 4 u bound, each entry
+``dot``        its error is at most (N + 4) u bound, each entry; of α, twice that; of G = αQ, that of α times
+               the code's magnitude, and u times G's
 ``backward``   the residual of its system is at most 30 d u times the magnitudes in it, each column
+``own``        an objective: it is that of the codes and the scale answered, as a sum in whatever order
 ``code``       it is equal where the margin exceeds (2N + 16) u; nearer to a threshold it is one of the codes
                that the case allows, or where rounding may lead the alternation
 =============  ==============================================================================================
@@ -151,8 +153,20 @@ class _Judge:
             found |= self.codes(readable)
         for name, got in readable.items():
             if name not in found:
-                found[name] = self.one(name, got)
+                own = case.compare[name] == "own"
+                found[name] = self.own(name, got, readable) if own else self.one(name, got)
         return [found[name] for name in case.outputs]
+
+    def own(self, name: str, got: Array, readable: Mapping[str, Array]) -> Judgement:
+        """An objective against that of the scale and the codes beside it."""
+        if not {"Q", "alpha"} <= readable.keys():
+            return _wrong(name, f"{name}: not judged without Q and alpha")
+        H, W, values = (np.asarray(self.case.inputs[key], dtype=np.float64) for key in ("H", "W", "values"))
+        codes = readable["Q"]
+        if np.any((codes < 0) | (codes >= len(values))):
+            return _wrong(name, f"{name}: not judged with codes of no level")
+        f, bound = quadratic(H, W, readable["alpha"] * values[codes])
+        return within(name, got, np.asarray(f), np.asarray(bound), quadratic_limit(W), self.u)
 
     def one(self, name: str, got: Array) -> Judgement:
         case, want = self.case, np.asarray(self.case.outputs[name])

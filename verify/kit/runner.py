@@ -79,7 +79,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class KitRun:
     """All outcomes of one adapter.
 
     Parameters
@@ -135,7 +135,7 @@ def run(
     judge: Judge | None = None,
     diagnose: bool = True,
     replays: Replays | None = None,
-) -> Run:
+) -> KitRun:
     """Ask an adapter every case, judge the answers and explain the failures.
 
     Parameters
@@ -155,7 +155,7 @@ def run(
 
     Returns
     -------
-    Run
+    KitRun
         Every case in one state.
 
     Raises
@@ -183,7 +183,7 @@ def run(
     if diagnose and any(outcome.state == "FAIL" for outcome in outcomes):
         explanations = explain_all(outcomes, replays or replays_for(info.dtype, verdict))
     done = [_block(outcome, explanations) for outcome in outcomes]
-    return Run(
+    return KitRun(
         info=info,
         outcomes=tuple(_expect(outcome, expected) for outcome in done),
         explanations=explanations,

@@ -19,7 +19,7 @@ from refldnq.verify.kit.fault import Fault
 from refldnq.verify.kit.faults import BY_ID, CATALOGUE, find
 from refldnq.verify.kit.knobs import Knobs
 from refldnq.verify.kit.reference import Reference
-from refldnq.verify.kit.runner import SOUND, Judge, Run, replays_for, run
+from refldnq.verify.kit.runner import SOUND, Judge, KitRun, replays_for, run
 
 VARIANTS: Mapping[str, tuple[Knobs, str]] = {
     "the library": (Knobs(), "float64"),
@@ -292,7 +292,7 @@ def _several(ops: Sequence[str]) -> dict[str, _Part]:
     return _IN_HAND[-1].several(ops)
 
 
-def _failed(found: Run) -> tuple[str, ...]:
+def _failed(found: KitRun) -> tuple[str, ...]:
     return tuple(one.case.id for one in found.outcomes if one.state not in SOUND)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from refldnq.experiments.comparison.problems import LayerProblem
-from refldnq.experiments.comparison.runs import Run
+from refldnq.experiments.comparison.runs import ComparedRun
 from refldnq.model import Model
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def draw(paint: Callable[[Axes], None]) -> bytes:
 
 
 def all_figures(
-    runs: Sequence[Run], problems: Sequence[LayerProblem], model: Model, levels: int, images: int
+    runs: Sequence[ComparedRun], problems: Sequence[LayerProblem], model: Model, levels: int, images: int
 ) -> dict[str, tuple[str, bytes]]:
     """Every figure of a comparison: its caption and its PNG, by the name of its file.
 
     Parameters
     ----------
-    runs : sequence of Run
+    runs : sequence of ComparedRun
         All of them.
     problems : sequence of LayerProblem
         Of the base's levels.
@@ -103,7 +103,7 @@ def _style(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
 
 
-def _by_layer(axes: Axes, runs: Sequence[Run], field: str, label: str) -> None:
+def _by_layer(axes: Axes, runs: Sequence[ComparedRun], field: str, label: str) -> None:
     names = [layer["name"] for layer in runs[0].record["layers"]]
     for index, run in enumerate(runs):
         axes.plot(
@@ -131,7 +131,7 @@ def _largest(model: Model) -> str:
     return max(model.network.weighted, key=lambda name: model.network.params[name]["weight"].size)
 
 
-def _histogram(axes: Axes, runs: Sequence[Run], model: Model) -> None:
+def _histogram(axes: Axes, runs: Sequence[ComparedRun], model: Model) -> None:
     name = _largest(model)
     weight = model.network.params[name]["weight"]
     axes.hist(weight.ravel(), bins=120, color="#bbbbbb", label="original weights")
@@ -147,7 +147,7 @@ def _histogram(axes: Axes, runs: Sequence[Run], model: Model) -> None:
     axes.legend(frameon=False)
 
 
-def _against(axes: Axes, runs: Sequence[Run], field: str, fixed: Mapping[str, int]) -> None:
+def _against(axes: Axes, runs: Sequence[ComparedRun], field: str, fixed: Mapping[str, int]) -> None:
     chosen = [run for run in runs if all(getattr(run.cell, key) == value for key, value in fixed.items())]
     for index, method in enumerate(dict.fromkeys(run.cell.method for run in chosen)):
         points = sorted(

@@ -33,7 +33,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class ComparedRun:
     """A run that is done.
 
     Parameters
@@ -96,7 +96,7 @@ def run_cell(
     *,
     test: Dataset | None = None,
     on_progress: Callable[[Event], None] | None = None,
-) -> Run:
+) -> ComparedRun:
     """Run one cell, go on with it from its checkpoint, or read what it has given before.
 
     Parameters
@@ -116,7 +116,7 @@ def run_cell(
 
     Returns
     -------
-    Run
+    ComparedRun
 
     Raises
     ------
@@ -131,7 +131,7 @@ def run_cell(
             raise ValueError(
                 f"`-o` must be a folder of this comparison: {file} is of another network, data or settings."
             )
-        return Run(cell=cell, record=stored["record"], model_file=model_file)
+        return ComparedRun(cell=cell, record=stored["record"], model_file=model_file)
     checkpoint = folder / f"{cell.stem}.checkpoint"
     outcome = quantize_model(
         model, dataset, request, test=test, on_progress=on_progress, checkpoint=checkpoint, resume=True
@@ -142,4 +142,4 @@ def run_cell(
         content = json.dumps({"identity": known, "record": record}, allow_nan=False, ensure_ascii=False)
         temporary.write_text(content, encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
-    return Run(cell=cell, record=record, model_file=model_file)
+    return ComparedRun(cell=cell, record=record, model_file=model_file)

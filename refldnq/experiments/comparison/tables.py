@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from refldnq.experiments.comparison.problems import LayerProblem
-from refldnq.experiments.comparison.runs import Run
+from refldnq.experiments.comparison.runs import ComparedRun
 
 RUN_COLUMNS = (
     "method",
@@ -31,7 +31,7 @@ PROBLEM_NOTE = (
 )
 
 
-def run_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+def run_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
     """One row a run."""
     rows: list[tuple[str, ...]] = []
     for run in runs:

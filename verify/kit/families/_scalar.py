@@ -2,7 +2,9 @@
 
 A `Number` is a fraction with two more things. `size` is what its value would be if every term had a positive
 sign, and `depth` counts the roundings on the longest way to it: however an implementation orders its sums, to
-first order in u its result is off by at most depth · size · u. The other is its parents with the local
+first order in u its result is off by at most depth · size · u. Where every implementation stores what it has,
+between two layers, a number is `stored`: its error so far becomes `carried`, and goes through what follows by
+the derivatives; magnitudes and roundings begin anew. The other thing is a number's parents with the local
 derivatives, so that gradients are mechanical: no formula of backpropagation is written down here.
 """
 
@@ -29,6 +31,8 @@ class Number:
         Bound of the magnitudes of its terms; ``|value|`` by default.
     depth : int, optional
         Roundings so far; 1 for an input, which a narrow type rounds.
+    carried : float, optional
+        Most error, in units of u, that what was stored before has brought along.
 
     Examples
     --------
@@ -40,27 +44,41 @@ class Number:
     [Fraction(0, 1), Fraction(3, 1)]
     """
 
-    __slots__ = ("depth", "parents", "size", "value")
+    __slots__ = ("carried", "depth", "parents", "size", "storing", "value")
 
-    def __init__(self, value: Any, size: float | None = None, depth: int = 1) -> None:
+    def __init__(self, value: Any, size: float | None = None, depth: int = 1, carried: float = 0.0) -> None:
         self.value = Fraction(value)
         self.size = abs(float(self.value)) if size is None else size
         self.depth = depth
+        self.carried = carried
         self.parents: tuple[tuple[Number, Number], ...] = ()
+        self.storing = False
 
-    def _from(self, size: float, depth: int, *parents: tuple[Number, Number]) -> Number:
-        self.size, self.depth, self.parents = size, depth, parents
+    def _from(self, size: float, depth: int, carried: float, *parents: tuple[Number, Number]) -> Number:
+        self.size, self.depth, self.carried, self.parents = size, depth, carried, parents
         return self
+
+    @property
+    def error(self) -> float:
+        """Most error in units of u, to first order."""
+        return self.depth * self.size + self.carried
+
+    def stored(self) -> Number:
+        """The same number as the input of what follows; its gradient is stored as well."""
+        found = Number(self.value, depth=0, carried=self.error)
+        found.parents, found.storing = ((self, ONE),), True
+        return found
 
     def __add__(self, other: Any) -> Number:
         b = number(other)
         depth = max(self.depth, b.depth) + 1
-        return Number(self.value + b.value)._from(self.size + b.size, depth, (self, ONE), (b, ONE))
+        carried = self.carried + b.carried
+        return Number(self.value + b.value)._from(self.size + b.size, depth, carried, (self, ONE), (b, ONE))
 
     __radd__ = __add__
 
     def __neg__(self) -> Number:
-        return Number(-self.value)._from(self.size, self.depth, (self, MINUS))
+        return Number(-self.value)._from(self.size, self.depth, self.carried, (self, MINUS))
 
     def __sub__(self, other: Any) -> Number:
         return self + -number(other)
@@ -71,7 +89,8 @@ class Number:
     def __mul__(self, other: Any) -> Number:
         b = number(other)
         depth = self.depth + b.depth + 1
-        return Number(self.value * b.value)._from(self.size * b.size, depth, (self, b), (b, self))
+        carried = self.carried * b.size + b.carried * self.size
+        return Number(self.value * b.value)._from(self.size * b.size, depth, carried, (self, b), (b, self))
 
     __rmul__ = __mul__
 
@@ -83,8 +102,10 @@ class Number:
         """The reciprocal."""
         value = 1 / self.value
         found = Number(value)
+        carried = self.carried * float(value) ** 2
         slope = Number(-(value**2), self.size * float(abs(value)) ** 3, 2 * self.depth + 1)
-        return found._from(self.size * float(value) ** 2, self.depth + 1, (self, slope))
+        slope.carried = 2 * carried * float(abs(value))
+        return found._from(self.size * float(value) ** 2, self.depth + 1, carried, (self, slope))
 
     def sqrt(self) -> Number:
         """The root.
@@ -98,14 +119,15 @@ class Number:
         root = Fraction(isqrt(top), isqrt(bottom)) if top > 0 else Fraction(0)
         if root**2 != self.value or not root:
             raise ValueError(f"`value` must be the square of a positive fraction, got {self.value}.")
-        size = self.size / float(root)
+        size, carried = self.size / float(root), self.carried / (2 * float(root))
         slope = Number(1 / (2 * root), size / (2 * float(root) ** 2), self.depth + 2)
-        return Number(root)._from(size, self.depth + 1, (self, slope))
+        slope.carried = carried / (2 * float(root) ** 2)
+        return Number(root)._from(size, self.depth + 1, carried, (self, slope))
 
     def clipped(self) -> Number:
         """The larger of the number and 0; the derivative at 0 is 0."""
         if self.value > 0:
-            return Number(self.value)._from(self.size, self.depth, (self, ONE))
+            return Number(self.value)._from(self.size, self.depth, self.carried, (self, ONE))
         return Number(0, 0.0, 0)
 
 
@@ -172,15 +194,19 @@ def gradients(outputs: Iterable[Number], seeds: Iterable[Number], inputs: Sequen
         if not parts:
             continue
         own = total[id(node)] = _sum(parts)
+        if node.storing:
+            own = own.stored()
         for parent, slope in node.parents:
             value = Number(own.value * slope.value, own.size * slope.size, own.depth + slope.depth + 1)
+            value.carried = own.carried * slope.size + slope.carried * own.size
             found.setdefault(id(parent), []).append(value)
     return [total.get(id(one), Number(0, 0.0, 0)) for one in inputs]
 
 
 def _sum(parts: list[Number]) -> Number:
     depth = max(part.depth for part in parts) + len(parts) - 1
-    return Number(sum((part.value for part in parts), Fraction(0)), sum(part.size for part in parts), depth)
+    value = sum((part.value for part in parts), Fraction(0))
+    return Number(value, sum(part.size for part in parts), depth, sum(part.carried for part in parts))
 
 
 def _topological(outputs: list[Number]) -> list[Number]:
@@ -199,6 +225,21 @@ def _topological(outputs: list[Number]) -> list[Number]:
     return order
 
 
+def stored(array: Array) -> Array:
+    """Numbers as they are stored between two layers.
+
+    Examples
+    --------
+    >>> x = Number(3) - Number(2)
+    >>> y = stored(np.array([x]))[0]
+    >>> (x.size, x.depth), (y.size, y.depth, y.carried)
+    ((5.0, 2), (1.0, 0, 10.0))
+    """
+    found = np.empty(array.shape, dtype=object)
+    found.ravel()[:] = [one.stored() for one in array.ravel()]
+    return found
+
+
 def values(array: Any) -> Array:
     """The fractions of an array of numbers.
 
@@ -214,7 +255,7 @@ def values(array: Any) -> Array:
 
 
 def bounds(array: Any) -> Float64Array:
-    """What to ship as ``bound`` of answers compared by ``ulp``, four roundings of it: (depth + 4) size / 4.
+    """What to ship as ``bound`` of answers compared by ``ulp``, four roundings of it: (error + 4 size) / 4.
 
     Examples
     --------
@@ -222,5 +263,5 @@ def bounds(array: Any) -> Float64Array:
     array([2.5])
     """
     given = np.asarray(array, dtype=object)
-    flat = [(one.depth + 4) * one.size / 4 for one in given.ravel()]
+    flat = [(one.error + 4 * one.size) / 4 for one in given.ravel()]
     return np.array(flat, dtype=np.float64).reshape(given.shape)

@@ -14,7 +14,7 @@ from refldnq.verify.kit.contract import MOVING, TINY, WEIGHTED
 from refldnq.verify.kit.families._exact import admm, alternate, nearest
 from refldnq.verify.kit.families._layers import forward, pull
 from refldnq.verify.kit.families._numbers import fractions
-from refldnq.verify.kit.families._scalar import Number, number, numbers, values
+from refldnq.verify.kit.families._scalar import Number, number, numbers, stored, values
 from refldnq.verify.kit.reference_layers import BEHIND
 
 Inputs = Mapping[str, Any]
@@ -49,7 +49,7 @@ def output(arrays: Arrays, inputs: Inputs, *, mode: str = "eval", stop: str = ""
     """
     geometry = {"stride": inputs["stride"], "padding": inputs["padding"]}
     statistics = {"running_mean": arrays["bn_mean"], "running_var": arrays["bn_var"], "eps": inputs["eps"]}
-    x = numbers(inputs["X"])
+    x = stored(numbers(inputs["X"]))
     steps: list[tuple[str, dict[str, Any]]] = [
         ("conv", {"layer": "conv2d", "weight": arrays["conv_weight"], **geometry}),
         ("bn", {"layer": "batchnorm", "mode": mode, "momentum": 0.1, **statistics}),
@@ -63,13 +63,15 @@ def output(arrays: Arrays, inputs: Inputs, *, mode: str = "eval", stop: str = ""
     for name, layer in steps:
         if name == stop:
             break
-        if name == "relu":
-            _clear(x)
-        x = forward({**layer, "x": x})["y"]
+        raw = forward({**layer, "x": x})["y"]
+        if name in ("bn", "fc1"):
+            _clear(raw)
+        x = stored(raw)
     return x
 
 
 def _clear(x: Array) -> None:
+    # What ReLU takes next.
     for one in x.ravel():
         if not (abs(float(one.value)) >= ROOM * one.size):
             raise ValueError(f"`x` must be clear of 0, got {float(one.value)} made of {one.size}.")
@@ -147,9 +149,9 @@ def network(inputs: Inputs) -> Run:
 
 
 def _leaves(array: Array) -> Array:
-    # The same numbers without their history: nothing is differentiated through them.
+    # Stored numbers without their history: nothing is differentiated through them.
     found = np.empty(array.shape, dtype=object)
-    found.ravel()[:] = [Number(one.value, one.size, one.depth) for one in array.ravel()]
+    found.ravel()[:] = [Number(one.value, depth=0, carried=one.error) for one in array.ravel()]
     return found
 
 
@@ -197,8 +199,7 @@ def _quantize(H: Array, W: Array, inputs: Inputs) -> tuple[Array, Number, Array,
         allowed = found.allowed["Q"][best - 1]
     # A backward error of 30 d u in every solve, as the rules allow, and the errors of H and W, times κ.
     history = sum(
-        max(one.depth * one.size for one in A.ravel()) / max(abs(float(one.value)) for one in A.ravel())
-        for A in (H, W)
+        max(one.error for one in A.ravel()) / max(abs(float(one.value)) for one in A.ravel()) for A in (H, W)
     )
     depth = int(np.ceil(max(int(inputs["K"]), 1) * found.kappa * (30 * len(H) + history)))
     return codes, Number(value, depth=depth), margin, allowed

@@ -163,7 +163,7 @@ def _networks() -> Iterator[Case]:
     yield _network_case(
         "admm",
         "no update: two iterations of ADMM a layer",
-        {**_question(900, 4, 1, 3), **admm, "rho": 2.0, "K": 2},
+        {**_question(924, 4, 1, 3), **admm, "rho": 16.0, "K": 2},
         "network-rounds-directly hessian-of-teacher",
     )
 

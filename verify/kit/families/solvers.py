@@ -161,12 +161,8 @@ def _solution(
     H, W, levels = (fractions(inputs[key]) for key in ("H", "W", "values"))
     G = levels[codes] * alpha
     kappa = _condition(H)
-    # A sum of d² products a column from a scale and codes; the scale of ADMM comes out of solves.
-    size = objective(abs(H), 0 * W, abs(G) + abs(W))
+    # The scale comes out of solves.
     scale = abs(alpha) * int(np.ceil(kappa)) * 30 * W.size if inputs["kind"] == "scaled" else Fraction(0)
-    sizes: Any = abs(levels[codes])
-    shift = sizes * scale
-    size = size * (W.size + 2 * len(H) + 8) / 4 + ((abs(H) @ (abs(G) + abs(W))) * shift).sum() / 4
     return Case(
         op="solve",
         id=f"solve/{name}",
@@ -179,8 +175,8 @@ def _solution(
             "alpha": rounded(np.array(alpha, dtype=object)),
             "objective": rounded(np.array(objective(H, W, G), dtype=object)),
         },
-        compare={"Q": "code", "alpha": "ulp", "objective": "ulp"},
-        bound={"alpha": np.asarray(float(scale) / 4), "objective": np.asarray(float(size))},
+        compare={"Q": "code", "alpha": "ulp", "objective": "own"},
+        bound={"alpha": np.asarray(float(scale) / 4)},
         # Without margins codes are judged by their objective alone: no worse than the optimum.
         margin={} if inputs["solver"] in SEARCHING else {"Q": margin},
         allowed={} if inputs["solver"] in SEARCHING else {"Q": np.left_shift(1, codes.astype(np.int64))},
