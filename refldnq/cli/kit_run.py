@@ -56,11 +56,12 @@ def run(
     from refldnq.verify.kit.external import read_xfail, run_program
 
     expected = {} if xfail is None else read_xfail(xfail)
-    cases = choose(only)
     if any("{out" in word for word in target):
+        cases = choose(only)
         candidate: Adapter = run_program(target, cases, seconds=seconds, folder=keep)
     elif len(target) == 1:
-        candidate = adapter(target[0])
+        candidate = adapter(target[0])  # before the cases, which take seconds to make
+        cases = choose(only)
     else:
         raise click.UsageError("A program needs an argument with {out} or {out.h5}, where its answers go.")
     judge(candidate, cases, expected, {"junit": junit, "markdown": markdown, "json": json_file})

@@ -43,7 +43,7 @@ import sys
 import types
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ from typing import Any
 import numpy as np
 
 from refldnq._typing import Array
+from refldnq.layers import Conv2d
 from refldnq.verify.kit.contract import TINY, Conventions, Info
 from refldnq.verify.kit.reference_layers import BEHIND
 
@@ -230,8 +231,9 @@ class _OneLayer:
 
 
 @dataclass(frozen=True)
-class _Layer:
-    # A case's layer in the code's terms: R and C are convolutions without and with bias, F- and F linear.
+class Layer:
+    """A case's layer in the code's terms: R and C are convolutions without and with bias, F- and F linear."""
+
     X: Array
     kind: str
     kernel: int
@@ -239,7 +241,14 @@ class _Layer:
     weight_shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Any]) -> _Layer:
+    def of(cls, inputs: Mapping[str, Any]) -> Layer:
+        """The layer of a case of `patches` or `hessian`.
+
+        Raises
+        ------
+        NotImplementedError
+            If the code has no such layer.
+        """
         X, bias = np.asarray(inputs["X"], dtype=np.float32), bool(inputs.get("bias", False))
         groups, units, channels, kh, kw = (int(size) for size in inputs["weight_shape"])
         stride, dilation = (
@@ -278,7 +287,7 @@ class Released2019:
 
     def patches(self, **inputs: Any) -> dict[str, Array]:
         """What the graph of the Hessian makes outer products of."""
-        layer, code = _Layer.of(inputs), self.code
+        layer, code = Layer.of(inputs), self.code
         with code.tf.Graph().as_default(), quiet():
             place, mean = self._graph(layer)
             rows = mean.op.inputs[0].op.inputs[0]  # mean of a · aᵀ over positions: a has an axis 1 behind
@@ -288,7 +297,7 @@ class Released2019:
                 found = session.run(rows, {place: self._as_read(layer)})
         return {"patches": np.asarray(found).reshape(len(layer.X), -1, 1, found.shape[-2])}
 
-    def _graph(self, layer: _Layer) -> Any:
+    def _graph(self, layer: Layer) -> Any:
         module, shape = self.code.hessian, self._as_read(layer).shape
         if layer.kind == "R":
             return module.create_res_hessian_computing_tf_graph(shape, layer.kernel, layer.stride)
@@ -298,24 +307,27 @@ class Released2019:
             return module.create_fc_hessian_computing_tf_graph(shape)
         return module.create_fc_minus_hessian_computing_tf_graph(shape)
 
-    def _as_read(self, layer: _Layer) -> Array:
+    def _as_read(self, layer: Layer) -> Array:
         return layer.X.transpose(0, 2, 3, 1) if layer.X.ndim == 4 else layer.X
 
     def hessian(self, **inputs: Any) -> dict[str, Array]:
-        """What `generate_hessian` returns for the layer."""
-        layer, code = _Layer.of(inputs), self.code
+        """What `generate_hessian` returns for the layer; every batch has all its images."""
+        layer = Layer.of(inputs)
+        return {"H": self.from_batches(layer, itertools.repeat(layer.X, BATCHES))[None]}
+
+    def from_batches(self, layer: Layer, batches: Iterable[Array]) -> Array:
+        """What `generate_hessian` makes of batches of a layer's inputs, (d, d), float32."""
+        code = self.code
 
         class Images(code.torch.Tensor):  # type: ignore[misc, name-defined]
             def cuda(self, *_: Any, **__: Any) -> Any:
                 return self
 
-        batch = code.torch.from_numpy(layer.X.copy()).as_subclass(Images)
+        images = ((code.torch.from_numpy(X.copy()).as_subclass(Images), None) for X in batches)
         network = _OneLayer(layer.kernel, layer.stride, code.torch.zeros(layer.weight_shape))
         with code.tf.Graph().as_default(), quiet():
-            H = code.hessian.generate_hessian(
-                network, itertools.repeat((batch, None), BATCHES), LAYER, layer.kind, stride_factor=1
-            )
-        return {"H": np.asarray(H)[None]}
+            H = code.hessian.generate_hessian(network, images, LAYER, layer.kind, stride_factor=1)
+        return np.asarray(H)
 
     # -- the solver
 
@@ -518,6 +530,65 @@ class Released2019Declared(Released2019):
         if str(inputs.get("kind", "alternating")) != "alternating":
             raise NotImplementedError("the projection alternates.")
         return super().project(**inputs)
+
+
+def layer_errors(
+    released: Released2019, X: Array, weight: Array, *, stride: int = 1, padding: int = 1, levels: int = 3
+) -> dict[str, float]:
+    """What the authors' solver makes of a convolution with their Hessian and with the layer's own.
+
+    Parameters
+    ----------
+    released : Released2019
+        Their code.
+    X : Array, shape (202, c, h, w)
+        The layer's inputs; the code reads 101 batches of two.
+    weight : Array, shape (m, c, k, k)
+        Its weight.
+    stride, padding : int, optional
+        Of the layer, the same for rows and columns.
+    levels : int, optional
+        Of the set.
+
+    Returns
+    -------
+    dict
+        f(G)/f(0), with the f of the layer itself, by what G comes from: their direct quantization; their
+        ADMM with ``their H``, with their H but its rows in the order of the weight, with the layer's H but
+        its rows in their order, and with the layer's H. All H have their scale, so that ρ and the stopping
+        rule are the same.
+    """
+    m, c, k, _ = weight.shape
+    X = X[:202]
+    pairs = np.array_split(X.astype(np.float32), len(X) // 2)
+    theirs = released.from_batches(Layer(pairs[0], "R", k, stride, (m, c, k, k)), pairs).astype(np.float64)
+    layer = Conv2d(c, m, k, stride, padding, bias=False)
+    right = layer.hessian(X.astype(np.float64))[0]
+    _, ho, wo = layer.output_shape(X.shape[1:])
+    own = 1.01 * right / (2 * ho * wo)
+    theirs_of = (
+        np.arange(c * k * k).reshape(k * k, c).T.ravel()
+    )  # where row i of the weight stands in their H
+    ours_of = np.argsort(theirs_of)
+    W, code = weight.reshape(m, -1).T.astype(np.float64), released.code.quantization
+
+    def error(kernel: Array) -> float:
+        D = np.asarray(kernel).reshape(m, -1).T - W
+        return float(np.vdot(D, right @ D) / np.vdot(W, right @ W))
+
+    blocks = {
+        "their H": theirs,
+        "their H, rows as in W": theirs[np.ix_(theirs_of, theirs_of)],
+        "the layer's H, rows as theirs": own[np.ix_(ours_of, ours_of)],
+        "the layer's H": own,
+    }
+    with quiet():
+        found = {"direct quantization": error(code.direct_quantize(weight.astype(np.float64), levels))}
+        for name, H in blocks.items():
+            found[name] = error(
+                code.ADMM_quantization(LAYER, "R", weight.astype(np.float64), None, H, levels)
+            )
+    return found
 
 
 def levels_of(values: Array) -> int:

@@ -426,8 +426,8 @@ CATALOGUE: tuple[Fault, ...] = (
         _PROXIMAL,
         "ρ is multiplied by H[0, 0]",
         "a dead first input makes ρ 0",
-        "The code of 2019 takes ρ = H[0,0]; the contract's ρ is absolute. It solves a system that is singular "
-        "by least squares.",
+        "The code of 2019 takes ρ = H[0,0]; the contract's ρ is absolute. A system that is singular then is "
+        "solved by least squares.",
         rho_unit="h00",
     ),
     fault(
