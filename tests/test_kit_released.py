@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,8 +257,14 @@ def authors(make: Any = Released2019) -> Any:
 
 
 @functools.cache
+def timed() -> tuple[KitRun, float]:
+    adapter, cases = authors(), all_cases()
+    began = time.process_time()
+    return run(adapter, cases), time.process_time() - began
+
+
 def found() -> KitRun:
-    return run(authors(), all_cases())
+    return timed()[0]
 
 
 def test_the_causes_in_the_authors_code_are_named() -> None:
@@ -265,7 +272,8 @@ def test_the_causes_in_the_authors_code_are_named() -> None:
     assert {op: set(one.candidates[0]) for op, one in report.explanations.items()} == NAMED, to_text(report)
     for one in report.explanations.values():
         assert one.covered == one.failing > 0
-    assert report.exit_code == 1 and report.seconds < 60
+    assert report.exit_code == 1
+    assert timed()[1] < 60  # of the processor: other tests may run beside this one
 
 
 def test_what_it_shares_with_the_paper_passes() -> None:
@@ -288,7 +296,8 @@ def test_with_its_conventions_declared_the_order_of_rows_is_left() -> None:
     assert named == {"rows-kh-kw-c", "non-finite-accepted", "nothing-accepted"}, to_text(report)
     states = {outcome.case.id: outcome.state for outcome in report.outcomes}
     assert states["hessian/conv-s2-even-bias"] == "inapplicable"
-    assert {states[f"hessian/{name}"] for name in ("linear", "linear-bias", "conv-1x1-s2")} == {"pass"}
+    for name in ("linear-hadamard", "conv-1x1-s2", "conv-wide-padding"):
+        assert states[f"hessian/{name}"] == "pass"
     assert states["hessian/conv-3x3"] == "blocked" and states["patches/conv-3x3"] == "FAIL"
 
 
@@ -328,3 +337,18 @@ def test_the_page_says_what_the_run_finds() -> None:
     for faults, cases in rows():
         assert set(faults) <= named
         assert all(states[id_] in (("FAIL", "blocked") if faults else ("pass",)) for id_ in cases)
+
+
+def test_the_page_measures_what_the_order_of_rows_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    authors()
+    pytest.importorskip("sklearn", reason="the digits come from scikit-learn")
+    script = re.search(r"```python\n(.*?)```", PAGE, re.S)
+    assert script is not None
+    exec(script[1], {})
+    printed: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        printed.setdefault(line.split()[0], []).append(line.split()[-1].removeprefix("0"))
+    for layer in ("conv2", "conv3"):
+        row = re.search(rf"^\| `{layer}` of `cnn-digits` \|(.*)\|$", PAGE, re.M)
+        assert row is not None
+        assert [cell.strip() for cell in row[1].split("|")] == printed[layer]

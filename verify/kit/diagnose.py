@@ -25,7 +25,7 @@ MOST_REPLAYS = 4000
 seconds of ADMM)."""
 
 MOST_SECONDS = 20.0
-"""Seconds after which none are tried either: whole networks take longer to replay."""
+"""Seconds of the processor after which none are tried either: whole networks take longer to replay."""
 
 LARGEST_SET = 3
 """Most faults of one explanation beside those of earlier steps for which all sets are tried."""
@@ -283,7 +283,7 @@ class _Search:
 
     def __init__(self, op: str, answered: Sequence[Answered], replays: Replays) -> None:
         self.op, self.replays, self.first = op, replays, replays.count
-        self.began, self.since = replays.count, time.monotonic()
+        self.began, self.since = replays.count, time.process_time()
         by_size = sorted(answered, key=lambda one: sum(np.size(value) for value in one[0].inputs.values()))
         self.wrong = [one for one in by_size if one[2] and one[1] is not None]
         self.crashed = [one for one in by_size if one[2] and one[1] is None]
@@ -295,7 +295,7 @@ class _Search:
 
     @property
     def in_time(self) -> bool:
-        return time.monotonic() - self.since < MOST_SECONDS
+        return time.process_time() - self.since < MOST_SECONDS
 
     def inherited(self, base: tuple[str, ...]) -> frozenset[str]:
         if not base:
@@ -315,7 +315,7 @@ class _Search:
                     if found and len(found[0]) > LARGEST_SET:
                         return self._told(base, found)
                     climbed.update({base: found} if found else {})
-                self.began, self.since = self.replays.count, time.monotonic()
+                self.began, self.since = self.replays.count, time.process_time()
             for base, pools in levels.items():
                 found = self._matching(base, next(pools))
                 if found:
