@@ -63,6 +63,8 @@ setup(
     extras_require={
         "onnx": ONNX,
         "torch": ["torch"],
+        # For the kit's adapter that drives the authors' code of 2019, which is not part of this project.
+        "released": ["tensorflow", "torch", "scikit-learn"],
         "dist": DIST,
         "plot": PLOT,
         "data": DATA,

@@ -174,6 +174,7 @@ def suite() -> tuple[Any, ...]:
     made.append(
         HandMade("project", "project/nan", {**vectors()[0], "V": np.array([np.nan])}, {}, error="nan")
     )
+    made.append(HandMade("project", "project/nothing", {**vectors()[0], "V": np.zeros(0)}, {}, error="empty"))
     one = {k: problems()[0][k] for k in ("H", "W_bar", "G", "lam", "rho")}
     made.append(HandMade("proximal", "proximal/rho-0", {**one, "rho": 0.0}, {}, error="rho"))
     return tuple(made)

@@ -60,6 +60,8 @@ class FactorTiesAndBias(TorchLdnq):
 
     def hessian(self, **inputs: Any) -> Any:
         rows = self.rows(inputs)
+        if not len(rows):
+            raise ValueError("X must hold images.")
         return {"H": torch.einsum("npgi,npgj->gij", rows, rows).div(len(rows)).numpy()}
 
     def codes(self, V: Any, alpha: Any, values: Any, ties: str) -> Any:

@@ -53,17 +53,42 @@ def run(
     Exits with 0 if it passes, 1 if it fails, 2 if a declared operation went unanswered, 3 on an error of the
     kit's own.
     """
-    from refldnq.verify.kit.external import load, read_xfail, run_program
+    from refldnq.verify.kit.external import read_xfail, run_program
 
     expected = {} if xfail is None else read_xfail(xfail)
-    cases = choose(only)
     if any("{out" in word for word in target):
+        cases = choose(only)
         candidate: Adapter = run_program(target, cases, seconds=seconds, folder=keep)
     elif len(target) == 1:
-        candidate = load(target[0])
+        candidate = adapter(target[0])  # before the cases, which take seconds to make
+        cases = choose(only)
     else:
         raise click.UsageError("A program needs an argument with {out} or {out.h5}, where its answers go.")
     judge(candidate, cases, expected, {"junit": junit, "markdown": markdown, "json": json_file})
+
+
+class NotLoadedError(click.ClickException):
+    """An adapter could not be loaded: nothing was run."""
+
+    exit_code = 2
+
+
+def adapter(name: str) -> Adapter:
+    """The adapter that PACKAGE:ADAPTER names.
+
+    Raises
+    ------
+    NotLoadedError
+        If there is none, or importing or making it fails.
+    """
+    from refldnq.verify.kit.external import load
+
+    try:
+        return load(name)
+    except Exception as error:  # an import runs anything
+        known = isinstance(error, ValueError | ImportError | OSError)
+        why = str(error) if known and str(error) else f"{type(error).__name__}: {error}"
+        raise NotLoadedError(f"{name} cannot be loaded: {why}") from error
 
 
 def judge(

@@ -25,10 +25,13 @@ MOST_REPLAYS = 4000
 seconds of ADMM)."""
 
 MOST_SECONDS = 20.0
-"""Seconds after which none are tried either: whole networks take longer to replay."""
+"""Seconds of the processor after which none are tried either: whole networks take longer to replay."""
 
 LARGEST_SET = 3
-"""Most faults of one explanation beside those of earlier steps."""
+"""Most faults of one explanation beside those of earlier steps for which all sets are tried."""
+
+MOST_STEPS = 8
+"""Most faults that are added one by one, each the one that explains most of what is left."""
 
 SIEVE = 8
 """Cases, the smallest ones, on which faults are tried one by one before sets of them are."""
@@ -148,9 +151,13 @@ class Replays:
         replayed = self.answers(case, ids)
         if replayed is None or answers is None:
             return replayed is None and answers is None
+        if case.error is not None:
+            return True  # what is answered to a senseless question is no evidence
         if not wrong and self._passes is not None:
             return self._judged_right(case, ids, replayed)
         names = [name for name in case.outputs or replayed if name in answers and name in replayed]
+        if _spelled(case.inputs, answers) and _spelled(case.inputs, replayed):
+            names = [name for name in names if name not in ("Q", "alpha")]
         noise = {name: 0.0 for name in names}
         sharp = tuple(id_ for id_ in ids if not find(id_).noise)
         exact = self.answers(case, sharp) if len(sharp) < len(ids) else None
@@ -173,10 +180,27 @@ class Replays:
         """How far these faults' answers are from the candidate's, as a share of the largest entry."""
         case, answers, _ = one
         replayed = self.answers(case, ids)
-        if replayed is None or answers is None:
+        if replayed is None or answers is None or case.error is not None:
             return 0.0
         shared = [(answers[name], replayed[name]) for name in replayed if name in answers]
         return max((_distance(got, want) / (_largest(want) or 1.0) for got, want in shared), default=0.0)
+
+    def share(self, one: Answered, ids: tuple[str, ...]) -> float:
+        """The share of the answers to a case that these faults give; of a trace, its first iterations."""
+        case, answers, _ = one
+        replayed = self.answers(case, ids)
+        if replayed is None or answers is None or case.error is not None:
+            return float(self.reproduces(one, ids))
+        allowed = max(AGREEMENT[self.dtype], 16 * float(np.finfo(self.dtype).eps) * max(case.kappa, 1.0))
+        shares = []
+        for name in case.outputs:
+            got, want = (np.asarray(known.get(name, ())) for known in (answers, replayed))
+            if case.op != "admm" or min(got.ndim, want.ndim) == 0 or name == "result":
+                shares.append(float(agree(got, want, allowed)))
+                continue
+            same = [agree(*rows, allowed) for rows in zip(got, want, strict=False)]
+            shares.append((same.index(False) if False in same else len(same)) / max(len(got), len(want), 1))
+        return sum(shares) / len(shares)
 
     def _judged_right(self, case: Question, ids: tuple[str, ...], replayed: Answers) -> bool:
         key = (case.id, frozenset(ids))
@@ -217,10 +241,12 @@ def explain(
 
     Notes
     -----
-    Sets of two or three are made of the faults that by themselves change a failing case and spoil none of the
-    smallest passing ones; then, within `MOST_REPLAYS` and `MOST_SECONDS`, of any two. If no set explains
-    everything, the single faults that explain most failing cases are candidates, and `covered` says how many
-    that are.
+    If no single fault explains everything, faults are added one by one, each the one that explains most of
+    what is left, and dropped again where that is no loss. A set of more than three that is found so is the
+    explanation. Otherwise all sets of two or three are tried that are made of the faults that by themselves
+    change a failing case and spoil none of the smallest passing ones; then, within `MOST_REPLAYS` and
+    `MOST_SECONDS`, of any two. If no set explains everything, the single faults that explain most failing
+    cases are candidates, and `covered` says how many that are.
 
     Examples
     --------
@@ -256,7 +282,8 @@ class _Search:
     """One candidate's answers to one operation, and what explains them."""
 
     def __init__(self, op: str, answered: Sequence[Answered], replays: Replays) -> None:
-        self.op, self.replays, self.began, self.since = op, replays, replays.count, time.monotonic()
+        self.op, self.replays, self.first = op, replays, replays.count
+        self.began, self.since = replays.count, time.process_time()
         by_size = sorted(answered, key=lambda one: sum(np.size(value) for value in one[0].inputs.values()))
         self.wrong = [one for one in by_size if one[2] and one[1] is not None]
         self.crashed = [one for one in by_size if one[2] and one[1] is None]
@@ -264,7 +291,11 @@ class _Search:
 
     @property
     def affordable(self) -> bool:
-        return self.replays.count - self.began < MOST_REPLAYS and time.monotonic() - self.since < MOST_SECONDS
+        return self.replays.count - self.began < MOST_REPLAYS and self.in_time
+
+    @property
+    def in_time(self) -> bool:
+        return time.process_time() - self.since < MOST_SECONDS
 
     def inherited(self, base: tuple[str, ...]) -> frozenset[str]:
         if not base:
@@ -276,11 +307,21 @@ class _Search:
         if not self._new(bases[0]):
             return self._told(bases[0], ())
         levels = {base: self._pools(base) for base in bases}
-        for _ in range(LARGEST_SET + 1):
+        climbed: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {}
+        for size in range(1, LARGEST_SET + 2):
+            if size == 2:
+                for base in bases:
+                    found = self._climbed(base)
+                    if found and len(found[0]) > LARGEST_SET:
+                        return self._told(base, found)
+                    climbed.update({base: found} if found else {})
+                self.began, self.since = self.replays.count, time.process_time()
             for base, pools in levels.items():
                 found = self._matching(base, next(pools))
                 if found:
                     return self._told(base, found)
+        for base, found in climbed.items():
+            return self._told(base, found)
         # No set explains everything: the single faults that explain most.
         partly = [self._told(base, self._partly(base)) for base in bases]
         return max(partly, key=lambda one: one.covered)
@@ -298,7 +339,7 @@ class _Search:
             failing=len(failing),
             inherited=self.inherited(base),
             excluded=tuple(name for name in names if not any(name in one for one in sets)),
-            replays=self.replays.count - self.began,
+            replays=self.replays.count - self.first,
             distance=max((self.replays.distance(one, ids) for one in matched), default=0.0),
         )
 
@@ -325,6 +366,42 @@ class _Search:
             and all(self.replays.reproduces(one, (*base, *ids)) for one in everything)
         )
 
+    def _climbed(self, base: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        # Many faults at once: added one by one, then each is dropped or exchanged if that is no loss.
+        names = [fault.id for fault in visible_in(self.op) if fault.id not in base]
+        chosen: tuple[str, ...] = ()
+        best = self._score(base)
+        for _ in range(MOST_STEPS):
+            others = [name for name in names if name not in chosen and self.in_time]
+            scores = {name: self._score((*base, *chosen, name)) for name in others}
+            name = max(scores, key=lambda one: scores[one], default="")
+            if not scores or not scores[name] > best:
+                break
+            chosen, best = (*chosen, name), scores[name]
+        if not self._explains((*base, *chosen)):
+            return ()
+        for name in chosen:
+            rest = tuple(one for one in chosen if one != name)
+            if self._explains((*base, *rest)):
+                chosen = rest
+        exchanged = [
+            tuple(other if one == name else one for one in chosen)
+            for name in chosen
+            for other in names
+            if other not in chosen and self.in_time
+        ]
+        return (chosen, *(ids for ids in exchanged if self._explains((*base, *ids))))
+
+    def _explains(self, ids: tuple[str, ...]) -> bool:
+        everything = [*self.wrong, *self.right]
+        return turn(ids) is not None and all(self.replays.reproduces(one, ids) for one in everything)
+
+    def _score(self, ids: tuple[str, ...]) -> float:
+        if turn(ids) is None:
+            return -1.0
+        spoiled = sum(not self.replays.reproduces(one, ids) for one in self.right[:SIEVE])
+        return sum(self.replays.share(one, ids) for one in self.wrong) - spoiled
+
     def _pools(self, base: tuple[str, ...]) -> Iterator[Iterator[tuple[str, ...]]]:
         # A set that changes nothing beyond a smaller one never comes up: the first size that matches ends it.
         left = self._new(base)
@@ -339,7 +416,8 @@ class _Search:
         # By itself it spoils no case that the candidate passes, and changes one that it fails.
         if not all(self.replays.reproduces(one, (*base, name)) for one in self.right[:SIEVE]):
             return False
-        for case, _, _ in left[:SIEVE]:
+        refused = [one for one in left[SIEVE:] if one[0].error is not None]
+        for case, _, _ in [*left[:SIEVE], *refused]:
             plain, changed = (self.replays.answers(case, ids) for ids in (base, (*base, name)))
             if plain is None or changed is None:
                 if (plain is None) != (changed is None):
@@ -363,6 +441,23 @@ def agree(got: Any, want: Any, allowed: float) -> bool:
     if a.dtype.kind in "iubUS" or b.dtype.kind in "iubUS":
         return bool(np.array_equal(a, b))
     return _distance(got, want) <= allowed * _largest(b)
+
+
+def _spelled(inputs: Mapping[str, Any], answers: Answers) -> bool:
+    # Whether codes and scales are G's, of global optima: one G can have several, as 2α·{0, ±1} is α·{0, ±2}.
+    if (
+        "exact" not in (inputs.get("kind"), inputs.get("projection"))
+        or not {"Q", "alpha", "G"} <= answers.keys()
+    ):
+        return False
+    Q, G = np.asarray(answers["Q"]), np.asarray(answers["G"])
+    alpha, values = np.asarray(answers["alpha"], dtype=np.float64), np.asarray(inputs["values"])
+    if Q.shape != G.shape or Q.dtype.kind not in "iu" or Q.size == 0 or Q.min() < 0 or Q.max() >= len(values):
+        return False
+    if alpha.ndim > 1 or alpha.shape != G.shape[: alpha.ndim]:
+        return False
+    spelled = alpha.reshape(alpha.shape + (1,) * (G.ndim - alpha.ndim)) * values[Q]
+    return agree(spelled, G, AGREEMENT["float32"])
 
 
 def _largest(array: Any) -> float:

@@ -36,7 +36,15 @@ CATALOGUE: tuple[Fault, ...] = (
         "ρ ≤ 0 is accepted",
         "H + ρI need not be definite: Θ is no minimum",
         "ρ is positive; H[0, 0] of a dead input is not.",
-        guard="rho unchecked",
+        rho_guard="off",
+    ),
+    fault(
+        "nothing-accepted",
+        ("hessian", "project"),
+        "no images and no weights are accepted",
+        "0/0: NaN, silently",
+        "A mean over nothing is no number: refuse it.",
+        empty_guard="off",
     ),
     # Patches
     fault(
@@ -199,7 +207,7 @@ CATALOGUE: tuple[Fault, ...] = (
         "101 batches are summed, divided by 100",
         "H is 1% too large",
         "The counter of the code of 2019 is one behind.",
-        scale="1.01*2/n",
+        surplus=1.01,
     ),
     fault(
         "h-n-minus-1",
@@ -418,7 +426,8 @@ CATALOGUE: tuple[Fault, ...] = (
         _PROXIMAL,
         "ρ is multiplied by H[0, 0]",
         "a dead first input makes ρ 0",
-        "The code of 2019 takes ρ = H[0,0]; the contract's ρ is absolute.",
+        "The code of 2019 takes ρ = H[0,0]; the contract's ρ is absolute. A system that is singular then is "
+        "solved by least squares.",
         rho_unit="h00",
     ),
     fault(
@@ -692,7 +701,7 @@ CATALOGUE: tuple[Fault, ...] = (
         "passes-released",
         _PROJECT,
         "at most 10 passes, |Δα| < 1e-3, the best pass kept",
-        "not scale invariant",
+        "not scale invariant; an empty Q ends with G = 0",
         "As in the code of 2019; the tolerance is absolute.",
         passes="released",
     ),
@@ -881,8 +890,8 @@ CATALOGUE: tuple[Fault, ...] = (
     fault(
         "stop-early",
         ("admm",),
-        "stops after 3 iterations without an improvement of 1e-3",
-        "not scale invariant",
+        "the best G is replaced only if tr(δᵀHδ) falls by more than 1e-3; three iterations without that end",
+        "not scale invariant: small weights, or a small H, come back directly quantized",
         "As in the code of 2019; the test is absolute.",
         stop="ascend3",
     ),

@@ -455,6 +455,15 @@ LAYER_FAULTS: tuple[Fault, ...] = (
         student="train",
     ),
     fault(
+        "both-in-train-mode",
+        ("update_grad",),
+        "student and teacher run in train mode",
+        "errors of batch statistics, and the teacher's running ones drift",
+        "The teacher is the trained network, in eval mode. As in the code of 2019.",
+        teacher="train",
+        student="train",
+    ),
+    fault(
         "loss-sum",
         _UPDATE,
         "the output error lacks 1/n",

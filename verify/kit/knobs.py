@@ -10,7 +10,7 @@ from typing import Any
 class Knobs:
     """One setting for every place where an implementation can go its own way; the defaults are right.
 
-    The fields are grouped by the operation that reads them: all (`guard`), patches, Hessian, packing,
+    The fields are grouped by the operation that reads them: all (guards), patches, Hessian, packing,
     proximal step, projection, dual step, ADMM; layers forward and backward, updates and whole networks,
     quantizers and solvers; no verdict may depend on `solver`, `backwards` and `threads`.
 
@@ -23,6 +23,8 @@ class Knobs:
     """
 
     guard: str = "on"
+    rho_guard: str = "on"
+    empty_guard: str = "on"
 
     row_order: str = "c,kh,kw"
     bias_slot: str = "last"
@@ -35,6 +37,7 @@ class Knobs:
     positions: str = "rows"
 
     scale: str = "2/n"
+    surplus: float = 1.0
     centred: bool = False
     pooled: bool = False
     precision: str = "double"

@@ -134,6 +134,8 @@ class Reference(LayerSteps):
         """(2/n) times the sum of outer products of all patches, (g, d, d)."""
         knobs, rows = self.knobs, self.patches(**inputs)["patches"]
         n, p = rows.shape[:2]
+        if n == 0 and knobs.empty_guard == "off":  # a mean of nothing
+            return {"H": np.full((rows.shape[2], *rows.shape[3:] * 2), np.nan, dtype=self.dtype)}
         if knobs.precision == "half":
             rows = rows.astype(np.float16).astype(self.dtype)
         if knobs.precision == "single":
@@ -158,11 +160,10 @@ class Reference(LayerSteps):
             "1": 1.0,
             "2/(n*p)": 2 / (n * p),
             "1/(n*p)": 1 / (n * p),
-            "1.01*2/n": 2.02 / n,
             "2/(n-1)": 2 / max(n - 1, 1),
             "4/n": 4 / n,
         }[knobs.scale]
-        H = np.asarray(total * total.dtype.type(factor), dtype=self.dtype)
+        H = np.asarray(total * total.dtype.type(factor * knobs.surplus), dtype=self.dtype)
         return {"H": _fill(H, knobs)}
 
     def pack(self, **inputs: Any) -> dict[str, Array]:
@@ -194,7 +195,7 @@ class Reference(LayerSteps):
         """Θ of (15): (H + ρI) Θ = H W̄ + ρ(G - λ)."""
         H, W, G, lam = (self.read(inputs[name]) for name in ("H", "W_bar", "G", "lam"))
         rho = self.dtype.type(inputs["rho"])
-        if self.knobs.guard != "rho unchecked" and not rho > 0:
+        if self.knobs.rho_guard == "on" and not rho > 0:
             raise ValueError(f"`rho` must be greater than 0, got {rho}.")
         knobs, eye = self.knobs, np.eye(len(H), dtype=self.dtype)
         if knobs.rho_unit == "h00":
@@ -237,7 +238,9 @@ class Reference(LayerSteps):
             return np.asarray(np.linalg.inv(left) @ right)
         if knobs.solve == "truncated":
             return np.asarray(np.linalg.pinv(left, rcond=0.1) @ right)
-        if knobs.solver == "lu" or knobs.guard != "on":
+        if knobs.rho_unit == "h00" and not np.any(left[0]):  # ρ = 0, a dead input: no unique Θ
+            return np.asarray(np.linalg.lstsq(left, right)[0], dtype=self.dtype)
+        if knobs.solver == "lu" or knobs.guard != "on" or knobs.rho_guard != "on":
             return np.asarray(np.linalg.solve(left, right))
         if knobs.solver == "eigh":
             values, vectors = np.linalg.eigh(left)
@@ -256,11 +259,15 @@ class Reference(LayerSteps):
         kind, ties = str(inputs.get("kind", "alternating")), str(inputs.get("ties", "smaller"))
         kind = kind if knobs.method == "given" else knobs.method
         ties = ties if knobs.ties == "given" else knobs.ties
-        passes = {"given": given, "none": 0, "one": 1, "two": 2, "released": 10}[knobs.passes]
+        released = given if given >= 0 else 10
+        passes = {"given": given, "none": 0, "one": 1, "two": 2, "released": released}[knobs.passes]
         neutral = all(knobs.turned().get(name) is None for name in _PROJECTION)
+        if V.size == 0 and knobs.empty_guard == "off":
+            return {"Q": V.astype(np.int8), "alpha": np.asarray(np.nan), "G": V, "passes": np.asarray(0)}
         if V.size == 0:
             raise ValueError("`V` must hold at least one value, got none.")
-        if kind == "exact" or knobs.passes == "released" or (neutral and self._plain):
+        library = kind == "exact" or knobs.passes == "released" or (neutral and self._plain)
+        if library and np.isfinite(V).all():
             return self._library(V, values, alpha0, kind, passes, ties)
         return self._alternate(V, values.astype(self.dtype), alpha0, passes, ties)
 
@@ -409,13 +416,9 @@ class Reference(LayerSteps):
             steps["Q"].append(np.asarray(found["Q"], dtype=np.int8).reshape(W.shape))
             steps["alpha"].append(np.asarray(found["alpha"], dtype=self.dtype))
             rho *= knobs.rho_growth
-            if (
-                knobs.stop == "ascend3"
-                and len(energies) > 3
-                and min(energies[-3:]) > min(energies[:-3]) - 5e-4
-            ):
+            if knobs.stop == "ascend3" and len(energies) > 3 + self._kept(energies):
                 break
-        best = int(np.argmin(energies))
+        best = self._kept(energies) if knobs.stop == "ascend3" else int(np.argmin(energies))
         if knobs.best_of_equals == "last":
             best = len(energies) - 1 - int(np.argmin(energies[::-1]))
         if knobs.buffer == "aliased":
@@ -443,6 +446,14 @@ class Reference(LayerSteps):
             "Q": np.stack([column["Q"] for column in columns], axis=1),
             "alpha": np.array([column["alpha"] for column in columns]),
         }
+
+    def _kept(self, energies: Sequence[float]) -> int:
+        # The last iterate that improved tr(δᵀHδ) by more than 1e-3 over the one kept before it.
+        kept, least = 0, 1e-3 if self.knobs.objective == "2f(G)" else 5e-4
+        for k, energy in enumerate(energies):
+            if energies[kept] - energy > least:
+                kept = k
+        return kept
 
     def _objective(self, H: Array, W: Array, G: Array, theta: Array) -> float:
         measure = self.knobs.objective

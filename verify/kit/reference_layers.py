@@ -466,6 +466,9 @@ class LayerSteps(ABC):
         from refldnq.solvers.direct import DirectSettings, solve
 
         W, method = self.read(inputs["W"]), str(inputs["method"])
+        if not np.isfinite(W).all():  # as if it were sound
+            nothing = np.full(W.shape, np.nan, dtype=self.dtype)
+            return {"Q": np.zeros(W.shape, dtype=np.int8), "alpha": nothing.ravel()[0], "G": nothing}
         values = np.asarray(inputs["values"], dtype=np.float64)
         knobs = self.knobs
         if knobs.quantizer_scale in ("mean", "alternating", "exact"):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from refldnq._typing import Array
 from refldnq.verify.kit.cases import Case
+from refldnq.verify.kit.families._exact import nearest
 from refldnq.verify.kit.families._make import make, refuse
-from refldnq.verify.kit.families._numbers import draws, hadamard
+from refldnq.verify.kit.families._numbers import draws, fractions, hadamard
 from refldnq.verify.kit.families._problems import POWERS, correlated, weight
 
 STEPS = "dual-old-g dual-forgotten v-minus v-theta proximal-from-theta rho-grows trace-aliased"
@@ -18,6 +20,7 @@ STARTS = "start-w start-dual-0 iterations-short iterations-long"
 RETURNS = "admm-last admm-theta alpha-refit f-without-half f-of-theta f-norm"
 SCALES = "alpha-per-channel"
 RESTARTS = "alpha-restarted alpha-restarted-w"
+RELEASED = "rho-h00 stop-early f-without-half"
 INHERITED = "dual-sign dual-step-sign dual-twice rho-stale half-h"
 
 
@@ -96,6 +99,7 @@ def cases() -> Iterator[Case]:
         ),
     ):
         yield make("admm", name, comment, problem, catches=catches)
+    yield from _direct_starts()
     yield from _dyadic()
     yield from _degenerate()
     yield from _theorems()
@@ -108,6 +112,33 @@ def cases() -> Iterator[Case]:
             "admm", f"nan-in-{name}", f"{key} has an entry NaN", {**good, key: spoiled}, "non-finite-accepted"
         )
     yield refuse("admm", "rho-zero", "ρ = 0", {**good, "rho": 0.0}, "rho-unchecked")
+
+
+def _direct_starts() -> Iterator[Case]:
+    # The start of the code of 2019, which cannot be given another one.
+    for name, comment, levels, problem, catches in (
+        ("three", "10 iterations", 3, (489, 8, 4, 2, 10), f"{RELEASED} alpha-restarted-w"),
+        ("five", "10 iterations", 5, (433, 16, 4, 2, 10), f"{RELEASED} alpha-restarted-w"),
+        ("seven", "10 iterations", 7, (434, 16, 4, 4, 10), f"{RELEASED} alpha-restarted-w"),
+        ("small", "weights times 2**-8", 5, (432, 16, 4, 2, 6), f"{RELEASED} passes-released"),
+        ("dead-input", "H[0, 0] = 0", 3, (439, 16, 4, 2, 8), RELEASED),
+    ):
+        seed, n, d, m, K = problem
+        W = weight(seed, d, m) * (2.0**-8 if name == "small" else 1.0)
+        H = correlated(seed + 3, n, d)
+        if name == "dead-input":
+            H[0] = H[:, 0] = 0.0
+        alpha = np.abs(W).mean()  # of a power of two of dyadic numbers: nothing rounds
+        codes, _, _ = nearest(fractions(W.ravel()), Fraction(alpha), fractions(POWERS[levels]), "smaller")
+        G0 = alpha * POWERS[levels][codes].reshape(W.shape)
+        yield make(
+            "admm",
+            f"direct-{name}",
+            f"{levels} levels from direct quantization and λ⁰ = 0: {comment}",
+            given(H, W, POWERS[levels], 1.0, K, G0, 0 * W),
+            tier="certified" if K == 10 else "degenerate",
+            catches=catches,
+        )
 
 
 def _dyadic() -> Iterator[Case]:
