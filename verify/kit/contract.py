@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from refldnq._checks import check_choice, check_integer
+from refldnq._checks import check_choice, check_integer, check_number
 from refldnq._typing import Array
 
 Answers = Mapping[str, Any]
@@ -132,9 +132,10 @@ is the weight that was quantized, packed.
 class Conventions:
     """What the paper leaves open, as an implementation settles it.
 
-    The defaults are the profile ``paper``. The kit converts answers where the declared difference has an
-    inverse (`h_scale`, `row_order`, `bias_slot`); a case whose expected answer depends on any other declared
-    difference is inapplicable, and counted as that.
+    The defaults are the profile ``paper``. What is declared otherwise is what the implementation always does,
+    whatever a case says. The kit converts its answers where the difference has an inverse (`h_scale`,
+    `row_order`, `bias_slot`), or finds the right answer anew (`convert.under`). Where it can do neither, a
+    case whose right answer depends on the difference is inapplicable, and counted as that.
 
     Parameters
     ----------
@@ -158,10 +159,16 @@ class Conventions:
         The projection inside ADMM.
     passes : int
         Most updates of α in one projection; -1: to the fixed point.
+    alpha_tolerance : float
+        An update of α that changes it by less ends the projection, an absolute number; 0: none does.
+    kept_pass : {'last', 'best'}
+        Which pass of a projection counts: the last, or that of least ‖V - G‖, α₀ and its codes included.
     ties : {'smaller', 'larger', 'zero'}
         Where a value halfway between two levels goes.
     stop : {'none', 'fixed_point', 'ascend3'}
-        The stopping rule.
+        The stopping rule of ADMM, as in `AdmmSettings`: all K iterations; until ‖Θ - G‖ and the change of G
+        are at most 1e-9 of ‖W‖; after three iterations in a row that do not improve 2f by more than 1e-3 on
+        the best G, which is replaced under the same condition only.
     returned : {'best', 'last'}
         Which G comes back.
     refit : bool
@@ -192,6 +199,8 @@ class Conventions:
     start: str = "projection"
     projection: str = "alternating"
     passes: int = -1
+    alpha_tolerance: float = 0.0
+    kept_pass: str = "last"
     ties: str = "smaller"
     stop: str = "none"
     returned: str = "best"
@@ -201,6 +210,7 @@ class Conventions:
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
         check_integer("passes", self.passes, at_least=-1)
+        check_number("alpha_tolerance", self.alpha_tolerance, at_least=0)
 
     def differences(self, other: Conventions) -> tuple[str, ...]:
         """Names of the conventions that differ, in the order of the fields."""
@@ -245,6 +255,8 @@ class Conventions:
             restart="cold",
             start="direct",
             passes=10,
+            alpha_tolerance=1e-3,
+            kept_pass="best",
             ties="zero",
             stop="ascend3",
         )
@@ -260,38 +272,30 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "restart": ("warm", "cold"),
     "start": ("projection", "direct", "guaranteed"),
     "projection": ("alternating", "exact"),
+    "kept_pass": ("last", "best"),
     "ties": ("smaller", "larger", "zero"),
     "stop": ("none", "fixed_point", "ascend3"),
     "returned": ("best", "last"),
     "refit": (False, True),
 }
-"""Every convention and the values that it may have (`passes` is a number)."""
+"""Every convention and the values that it may have (`passes` and `alpha_tolerance` are numbers)."""
+
+_TRAJECTORY = (
+    *("rho", "alpha0", "restart", "start", "projection", "passes", "alpha_tolerance", "kept_pass", "ties"),
+    *("stop", "returned", "refit"),
+)
 
 MATTERS: Mapping[str, tuple[str, ...]] = {
     "patches": ("padding",),
     "hessian": ("padding",),
-    "project": (),
-    "admm": ("alpha0", "restart", "passes", "ties", "stop", "refit"),
+    "proximal": ("rho",),
+    "admm": _TRAJECTORY,
     "quantizer": ("ties",),
-    "solve": ("alpha0", "passes", "ties", "restart", "start", "projection", "stop", "returned", "refit"),
-    "network": (
-        *(
-            "h_scale",
-            "row_order",
-            "padding",
-            "rho",
-            "restart",
-            "start",
-            "projection",
-            "passes",
-            "ties",
-            "stop",
-        ),
-        *("returned", "refit"),
-    ),
+    "solve": _TRAJECTORY,
+    "network": ("h_scale", "row_order", "padding", *_TRAJECTORY),
 }
-"""Conventions without an inverse that change the right answer of an operation. What a case gives as an input
-(α₀, G⁰, λ⁰, ρ, the projection and its passes, the ties of `project`, which G comes back) is not listed."""
+"""Conventions without an inverse that can change the right answer of an operation. What is not listed is an
+input: the start of `project`, its kind, passes and ties."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
