@@ -73,6 +73,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "proximal": Operation(("H", "W_bar", "G", "lam", "rho"), ("Theta",)),
     "project": Operation(("V", "values", "alpha0", "kind", "passes", "ties"), ("Q", "alpha", "G", "passes")),
     "dual": Operation(("lam", "Theta", "G"), ("lam_new",)),
+    "stop": Operation(
+        ("rule", "E", "alpha", "most", "patience", "tolerance", "relative"), ("iterations", "best")
+    ),
     "admm": Operation(
         ("H", "W_bar", "values", "rho", "K", "G0", "lam0", "projection", "returned"),
         ("Theta", "V", "Q", "alpha", "G", "lam", "E", "best", "result"),
@@ -101,6 +104,13 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
 }
 """All operations in the order of the method, which is the order of the report.
+
+``stop``: after how many iterations a run ends, and which point is kept, from the objectives E of G⁰ and of
+all `most` iterations or more and their scales alpha. Rule 'count': after `most`. 'patience': after so many
+iterations in a row that do not improve on the best by *more* than `tolerance`; the best is replaced under the
+same condition only. 'objective': when E changes by *less* than `tolerance`, 'alpha': when α does, from the
+second iteration on. With `relative` the tolerance is that times the best E, or the value before. But for
+'patience' the kept point is the first of least E.
 
 An operation of layers answers what its layer has: ``dx2`` only of ``add``, ``dbias`` only where there is a
 bias.
@@ -324,7 +334,7 @@ class Info:
     Traceback (most recent call last):
         ...
     ValueError: `capabilities` must be one of 'patches', 'hessian', 'pack', 'proximal', 'project', 'dual', \
-'admm', 'quantizer', 'solve', 'forward', 'backward', 'update_grad', 'network', got 'train'.
+'stop', 'admm', 'quantizer', 'solve', 'forward', 'backward', 'update_grad', 'network', got 'train'.
     """
 
     name: str

@@ -13,6 +13,7 @@ from refldnq._checks import check_choice
 from refldnq.verify.kit.contract import OPERATIONS
 from refldnq.verify.kit.fault import Fault, fault
 from refldnq.verify.kit.faults_layers import LAYER_FAULTS
+from refldnq.verify.kit.faults_more import STOP_FAULTS
 from refldnq.verify.kit.knobs import Knobs
 
 _PATCHES = ("patches", "hessian")
@@ -958,6 +959,7 @@ CATALOGUE: tuple[Fault, ...] = (
         "Declare `refit`.",
         refit=True,
     ),
+    *STOP_FAULTS,
     *LAYER_FAULTS,
 )
 """All faults, in the order of the method."""

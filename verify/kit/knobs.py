@@ -11,8 +11,8 @@ class Knobs:
     """One setting for every place where an implementation can go its own way; the defaults are right.
 
     The fields are grouped by the operation that reads them: all (`guard`), patches, Hessian, packing,
-    proximal step, projection, dual step, ADMM; layers forward and backward, updates and whole networks,
-    quantizers and solvers; no verdict may depend on `solver`, `backwards` and `threads`.
+    proximal step, projection, dual step, ADMM, stopping rules; layers forward and backward, updates and whole
+    networks, quantizers and solvers; no verdict may depend on `solver`, `backwards` and `threads`.
 
     Examples
     --------
@@ -83,6 +83,16 @@ class Knobs:
     rho_growth: float = 1.0
     rho_unit: str = "absolute"
     refit: bool = False
+
+    stop_count: str = "given"
+    stop_patience: str = "given"
+    stop_against: str = "best"
+    stop_row: str = "ends with a gain"
+    stop_equals: str = "not taken"
+    stop_unit: str = "given"
+    stop_watches: str = "given"
+    stop_change: str = "magnitude"
+    stop_best: str = "given"
 
     relu_at_zero: float = 0.0
     relu_kept: str = "input"

@@ -21,7 +21,7 @@ from refldnq.verify.kit.contract import OPERATIONS, Info, geometry, kernel_shape
 from refldnq.verify.kit.families._exact import RULES
 from refldnq.verify.kit.knobs import Knobs
 from refldnq.verify.kit.reference_layers import LayerSteps
-from refldnq.verify.kit.reference_stop import Stopping
+from refldnq.verify.kit.reference_stop import Stopping, StopStep
 
 _PROJECTION = (
     "guard",
@@ -41,7 +41,7 @@ _PROJECTION = (
 """Knobs of the projection: with all at their defaults, the library projects."""
 
 
-class Reference(LayerSteps):
+class Reference(LayerSteps, StopStep):
     """An adapter around the library, right by default.
 
     Parameters

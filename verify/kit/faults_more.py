@@ -1,0 +1,107 @@
+"""The catalogue's part about stopping rules and scales of output channels."""
+
+from __future__ import annotations
+
+from refldnq.verify.kit.fault import Fault, fault
+
+_STOP = ("stop",)
+
+STOP_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "stop-early-by-one",
+        _STOP,
+        "the iteration that ends the run is not counted",
+        "one iteration too few",
+        "The run ends after the iteration in which the rule is met.",
+        stop_count="early",
+    ),
+    fault(
+        "stop-late-by-one",
+        _STOP,
+        "one more iteration after the rule is met",
+        "one iteration too many",
+        "The run ends after the iteration in which the rule is met.",
+        stop_count="late",
+    ),
+    fault(
+        "stop-patience-off",
+        _STOP,
+        "the patience is one iteration longer",
+        "> in place of >=: idle iterations at the end",
+        "After `patience` iterations in a row without an improvement the run ends.",
+        stop_patience="one more",
+    ),
+    fault(
+        "stop-against-previous",
+        _STOP,
+        "an iteration is compared with the one before",
+        "a rise and a fall count as an improvement: the run may never end",
+        "Compare with the best so far.",
+        stop_against="previous",
+    ),
+    fault(
+        "stop-counts-in-total",
+        _STOP,
+        "iterations without an improvement are counted in total",
+        "stops while the objective falls",
+        "In a row: an improvement sets the count to 0.",
+        stop_row="in total",
+    ),
+    fault(
+        "stop-takes-equals",
+        _STOP,
+        "a change of exactly the tolerance is taken the other way",
+        "<= in place of <, >= in place of >",
+        "An improvement is more than the tolerance, a change that counts as none is less.",
+        stop_equals="taken",
+    ),
+    fault(
+        "stop-absolute",
+        _STOP,
+        "a relative tolerance is used as an absolute one",
+        "small weights stop at once: not scale invariant",
+        "Multiply it by the value that it is relative to. The code of 2019 has absolute ones throughout.",
+        stop_unit="absolute",
+    ),
+    fault(
+        "stop-relative",
+        _STOP,
+        "an absolute tolerance is used as a relative one",
+        "stops earlier where objectives are large",
+        "Whether it is relative is a setting.",
+        stop_unit="relative",
+    ),
+    fault(
+        "stop-wrong-quantity",
+        _STOP,
+        "the objective is watched in place of the scale, and the other way round",
+        "ends at another time",
+        "The rule says what must settle.",
+        stop_watches="the other",
+    ),
+    fault(
+        "stop-signed-change",
+        _STOP,
+        "changes are compared with their sign",
+        "every rise ends the run",
+        "The magnitude of the change counts.",
+        stop_change="signed",
+    ),
+    fault(
+        "stop-best-is-least",
+        _STOP,
+        "the best is replaced by every improvement, however small",
+        "another point than the rule keeps",
+        "With a patience the best is replaced under the condition that ends the row.",
+        stop_best="least",
+    ),
+    fault(
+        "stop-best-of-all",
+        _STOP,
+        "the best is looked for beyond the end of the run",
+        "a point that was never reached",
+        "Only the start and the iterations that were done count.",
+        stop_best="of all",
+    ),
+)
+"""Faults of the operation ``stop``."""
