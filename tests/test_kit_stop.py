@@ -50,7 +50,7 @@ def test_three_channels_agree(case: Case) -> None:
 
 def test_a_planted_error_shows() -> None:
     case = next(case for case in ANSWERED if case.id == "stop/patience")
-    moved = {**case.inputs, "tolerance": 0.5}
+    moved = {**case.inputs, "tolerance": 0.0625}
     assert windows(moved) != tuple(int(value) for value in case.outputs.values())
     with pytest.raises(ValueError, match="must have margins"):
         stop.make_stop("near", "", stop.asked("objective", [2.0, 1.75 + 2.0**-40, 1.0]), "")

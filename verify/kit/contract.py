@@ -42,14 +42,19 @@ LAYER_KINDS = (
     "globalpool",
     "flatten",
     "add",
+    "concat",
+    "dropout",
     "zeropad",
     "shortcut",
 )
 """Layers by name; ``shortcut`` takes every s-th pixel and puts new zero channels around the old ones,
-the smaller half before."""
+the smaller half before. ``concat`` puts the channels of x2 behind those of x. ``dropout`` is given its
+`mask`, 1 where an entry is kept, and the probability `p` of a zero: in train mode what is kept is divided by
+1 - p, in eval mode nothing happens."""
 
 _LAYER = (
     *("layer", "x", "x2", "weight", "bias", "running_mean", "running_var", "mode", "eps", "momentum"),
+    *("mask", "p"),
     *("kernel", "stride", "padding", "dilation", "groups", "ceil_mode", "count_include_pad", "out_channels"),
 )
 
@@ -66,6 +71,11 @@ _NETWORK = ("X", *TINY, "eps", "stride", "padding")
 
 _MOVED = ("bn_weight", "bn_bias", "fc1_bias", "fc2_bias")
 
+_STATES = ("Theta", "V", "Q", "alpha", "G", "lam", "E", "best", "result")
+
+TRAJECTORIES = ("admm", "admm_channels")
+"""Operations that answer a whole run, which is judged by its own transitions."""
+
 OPERATIONS: Mapping[str, Operation] = {
     "patches": Operation(_GEOMETRY, ("patches",)),
     "hessian": Operation(_GEOMETRY, ("H",), ("patches",)),
@@ -78,12 +88,23 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "admm": Operation(
         ("H", "W_bar", "values", "rho", "K", "G0", "lam0", "projection", "returned"),
-        ("Theta", "V", "Q", "alpha", "G", "lam", "E", "best", "result"),
+        _STATES,
         ("proximal", "project", "dual"),
+    ),
+    "project_channels": Operation(
+        ("V", "values", "alpha0", "kind", "passes", "ties"), ("Q", "alpha", "G"), ("project",)
+    ),
+    "admm_channels": Operation(
+        ("H", "W_bar", "values", "rho", "K", "G0", "lam0", "projection", "returned"),
+        _STATES,
+        ("proximal", "project_channels", "dual"),
     ),
     "quantizer": Operation(("W", "values", "method"), ("Q", "alpha", "G")),
     "solve": Operation(
         ("H", "W", "values", "kind", "solver", "rho", "K"), ("Q", "alpha", "objective"), ("admm", "quantizer")
+    ),
+    "solve_channels": Operation(
+        ("H", "W", "values", "kind", "solver"), ("Q", "alpha", "objective"), ("project_channels",)
     ),
     "forward": Operation(_LAYER, ("y", "new_running_mean", "new_running_var")),
     "backward": Operation((*_LAYER, "dy"), ("dx", "dx2", "dweight", "dbias"), ("forward",)),
@@ -112,8 +133,12 @@ same condition only. 'objective': when E changes by *less* than `tolerance`, 'al
 second iteration on. With `relative` the tolerance is that times the best E, or the value before. But for
 'patience' the kept point is the first of least E.
 
-An operation of layers answers what its layer has: ``dx2`` only of ``add``, ``dbias`` only where there is a
-bias.
+``project_channels``, ``admm_channels`` and ``solve_channels`` are ``project``, ``admm`` and ``solve`` with
+one scale for each output channel, a column of V (d, m) or W: alpha is (m,), of a trajectory (K, m), alpha0
+(m,). Which iteration is the best is decided by the objective of all columns together.
+
+An operation of layers answers what its layer has: ``dx2`` only of ``add`` and ``concat``, ``dbias`` only
+where there is a bias.
 
 ``forward`` and ``backward``: one layer named by ``layer``, one of `LAYER_KINDS`; images (n, c, h, w), weights
 (m, c/g, kh, kw) or (m, d), a mode 'eval' or 'train' of batch normalization, padding (top, bottom, left,
@@ -334,7 +359,8 @@ class Info:
     Traceback (most recent call last):
         ...
     ValueError: `capabilities` must be one of 'patches', 'hessian', 'pack', 'proximal', 'project', 'dual', \
-'stop', 'admm', 'quantizer', 'solve', 'forward', 'backward', 'update_grad', 'network', got 'train'.
+'stop', 'admm', 'project_channels', 'admm_channels', 'quantizer', 'solve', 'solve_channels', \
+'forward', 'backward', 'update_grad', 'network', got 'train'.
     """
 
     name: str

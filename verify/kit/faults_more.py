@@ -105,3 +105,41 @@ STOP_FAULTS: tuple[Fault, ...] = (
     ),
 )
 """Faults of the operation ``stop``."""
+
+_CHANNELS = ("project_channels", "admm_channels", "solve_channels")
+
+CHANNEL_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "channels-share-a-scale",
+        _CHANNELS,
+        "all output channels share one scale",
+        "small channels become 0, large ones are clipped",
+        "One scale a channel was asked for: (17) for every column by itself.",
+        channels="one scale",
+    ),
+    fault(
+        "channels-are-rows",
+        ("project_channels",),
+        "every row has a scale, not every column",
+        "a scale an input: no integer arithmetic is left in the layer",
+        "A packed weight is (d, m): output channels are its columns.",
+        channels="rows",
+    ),
+    fault(
+        "channels-start-carried",
+        ("project_channels",),
+        "a channel's alternation starts at the scale of the channel before",
+        "other fixed points, and the order of channels counts",
+        "Every channel has a start of its own.",
+        channels_start="of the last column",
+    ),
+    fault(
+        "channels-best-each",
+        ("admm_channels",),
+        "every channel keeps the best of its own iterations",
+        "a better G than any iteration has, undeclared",
+        "The best iteration is that of the least f of all channels together.",
+        channels_best="each its own",
+    ),
+)
+"""Faults of the operations with one scale a channel."""

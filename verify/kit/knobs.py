@@ -84,6 +84,10 @@ class Knobs:
     rho_unit: str = "absolute"
     refit: bool = False
 
+    channels: str = "columns"
+    channels_start: str = "own"
+    channels_best: str = "of all"
+
     stop_count: str = "given"
     stop_patience: str = "given"
     stop_against: str = "best"
@@ -120,6 +124,12 @@ class Knobs:
     global_pool: str = "mean"
     flatten: str = "c,h,w"
     add_grad: str = "both"
+    relu_slope: float = 0.0
+    add_scale: float = 1.0
+    concat: str = "given"
+    dropout: str = "given"
+    dropout_grad: str = "masked"
+    pool_stride: str = "given"
     zero_pad: str = "given"
     shortcut_channels: str = "both sides"
     shortcut_pixels: str = "first"

@@ -28,7 +28,7 @@ import numpy as np
 
 from refldnq._checks import check_choice
 from refldnq._typing import Array, Float64Array
-from refldnq.verify.kit.contract import positions
+from refldnq.verify.kit.contract import TRAJECTORIES, positions
 
 if TYPE_CHECKING:
     from refldnq.verify.kit.cases import Case
@@ -136,7 +136,7 @@ class _Judge:
         readable: dict[str, Array] = {}
         found: dict[str, Judgement] = {}
         right = case.outputs
-        if case.op == "admm":
+        if case.op in TRAJECTORIES:
             from refldnq.verify.kit.trajectory import expected
 
             right = expected(case, self.answers)
@@ -145,7 +145,7 @@ class _Judge:
                 readable[name] = read(name, self.answers, want)
             except _UnusableError as problem:
                 found[name] = _wrong(name, str(problem))
-        if case.op == "admm":
+        if case.op in TRAJECTORIES:
             from refldnq.verify.kit.trajectory import certificate
 
             if not found:

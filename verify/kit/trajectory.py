@@ -368,18 +368,27 @@ class _Walk:
             where = {"H": self.H, "W_bar": self.W, "G": G, "lam": lam}
             yield _at(k, residual("Theta", theta, **where, rho=self.rho, u=u))
             yield _at(k, within("V", V, theta + lam, np.abs(theta) + np.abs(lam), 4.0, u))
-            yield from (_at(k, one) for one in self.projected(k, V))
+            for columns in self.columns:
+                yield from (_at(k, one) for one in self.projected(k, V, columns))
             new = own["G"][k].astype(np.float64)
             size = np.abs(lam) + np.abs(theta) + np.abs(new)
             yield _at(k, within("lam", own["lam"][k], lam + theta - new, size, 4.0, u))  # [LDNQ] (18)
         yield from self.energies()
         yield from self.returned()
 
-    def projected(self, k: int, V: Array) -> Iterator[Judgement]:
+    @property
+    def columns(self) -> list[slice]:
+        # Those that share a scale: all, or each its own.
+        if self.own["alpha"].ndim == 1:
+            return [slice(None)]
+        return [slice(o, o + 1) for o in range(self.W.shape[1])]
+
+    def projected(self, k: int, V: Array, columns: slice) -> Iterator[Judgement]:
         kind = str(self.case.inputs.get("projection", "alternating"))
         cold = k == 0 or self.rule["restart"] == "cold"
-        alpha0 = self.alpha0 if cold else float(self.own["alpha"][k - 1])
-        codes = self.own["Q"][k]
+        scale = self.own["alpha"].reshape(self.K, -1)[:, columns]
+        alpha0 = self.alpha0 if cold else float(scale[k - 1, 0])
+        V, codes, G = V[:, columns], self.own["Q"][k][:, columns], self.own["G"][k][:, columns]
         end = _taken(
             V.ravel(),
             self.values,
@@ -397,12 +406,11 @@ class _Walk:
             return
         yield Judgement(name="Q", ok=True)
         limit = 2.0 * (V.size + 4)
-        G = (end.alpha * self.values[codes]).reshape(V.shape)
-        bound = end.bound * np.abs(self.values[codes]) + np.abs(G) / limit
-        yield within(
-            "alpha", self.own["alpha"][k], np.asarray(end.alpha), np.asarray(end.bound), limit, self.u
-        )
-        yield within("G", self.own["G"][k], G, bound, limit, self.u)
+        want = (end.alpha * self.values[codes]).reshape(V.shape)
+        bound = end.bound * np.abs(self.values[codes]) + np.abs(want) / limit
+        found = np.asarray(scale[k, 0])
+        yield within("alpha", found, np.asarray(end.alpha), np.asarray(end.bound), limit, self.u)
+        yield within("G", G, want, bound, limit, self.u)
 
     def astray(self, V: Array, alpha0: float, codes: Array, kind: str) -> Judgement:
         message = "Q: codes that no projection of V gives"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
@@ -49,6 +50,11 @@ def forward(inputs: Inputs) -> dict[str, Array]:
         return {"y": x.reshape(len(x), -1)}
     if kind == "add":
         return {"y": x + numbers(inputs["x2"])}
+    if kind == "concat":
+        return {"y": np.concatenate([x, numbers(inputs["x2"])], axis=1)}
+    if kind == "dropout":
+        kept = 1 - number(Fraction(inputs["p"]))
+        return {"y": _dropped(x, inputs["mask"], kept) if inputs.get("mode", "eval") == "train" else x}
     if kind == "zeropad":
         return {"y": _pad(x, inputs["padding"], number(0))}
     if kind == "globalpool":
@@ -106,6 +112,13 @@ def pull(y: Array, dy: Array, arrays: Any) -> list[Array]:
 def _map(x: Array, of: Any) -> Array:
     y = np.empty(x.shape, dtype=object)
     y.ravel()[:] = [of(one) for one in x.ravel()]
+    return y
+
+
+def _dropped(x: Array, mask: Any, kept: Number) -> Array:
+    y = np.full(x.shape, number(0), dtype=object)
+    for index in np.argwhere(np.asarray(mask) != 0):
+        y[tuple(index)] = x[tuple(index)] / kept
     return y
 
 
