@@ -108,6 +108,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "forward": Operation(_LAYER, ("y", "new_running_mean", "new_running_var")),
     "backward": Operation((*_LAYER, "dy"), ("dx", "dx2", "dweight", "dbias"), ("forward",)),
+    "loss": Operation(("kind", "y", "target", "labels", "temperature"), ("loss", "dy")),
     "update_grad": Operation(
         (*_NETWORK, *(f"teacher_{name}" for name in TINY), "frozen", "statistics", "batch_size"),
         ("loss", *(f"d{name}" for name in MOVING)),
@@ -145,6 +146,10 @@ where there is a bias.
 right).
 Two derivatives are conventions: that of max(x, 0) at 0 is 0, and among equal pixels of a window the first one
 in row-major order is the maximum.
+
+``loss``: the mean over images of a loss of logits y (n, k), and its gradient. Kind 'cross_entropy': of
+`labels`, in nats. 'distillation': T² KL(softmax(t/T) ‖ softmax(y/T)) at a `temperature` T from the logits t
+of `target`. 'output_error': ‖y - t‖², (6).
 
 ``update_grad`` and ``network`` speak of one network: convolution without bias, batch normalization, ReLU,
 flattening in order (c, h, w), a linear layer with bias, ReLU, a linear layer with bias. ``update_grad`` is
@@ -360,7 +365,7 @@ class Info:
         ...
     ValueError: `capabilities` must be one of 'patches', 'hessian', 'pack', 'proximal', 'project', 'dual', \
 'stop', 'admm', 'project_channels', 'admm_channels', 'quantizer', 'solve', 'solve_channels', \
-'forward', 'backward', 'update_grad', 'network', got 'train'.
+'forward', 'backward', 'loss', 'update_grad', 'network', got 'train'.
     """
 
     name: str

@@ -13,7 +13,7 @@ from refldnq._checks import check_choice
 from refldnq.verify.kit.contract import OPERATIONS
 from refldnq.verify.kit.fault import Fault, fault
 from refldnq.verify.kit.faults_layers import LAYER_FAULTS
-from refldnq.verify.kit.faults_more import CHANNEL_FAULTS, STOP_FAULTS
+from refldnq.verify.kit.faults_more import CHANNEL_FAULTS, LOSS_FAULTS, STOP_FAULTS
 from refldnq.verify.kit.knobs import Knobs
 
 _PATCHES = ("patches", "hessian")
@@ -962,6 +962,7 @@ CATALOGUE: tuple[Fault, ...] = (
     *STOP_FAULTS,
     *CHANNEL_FAULTS,
     *LAYER_FAULTS,
+    *LOSS_FAULTS,
 )
 """All faults, in the order of the method."""
 

@@ -1,4 +1,4 @@
-"""The catalogue's part about stopping rules and scales of output channels."""
+"""The catalogue's part about stopping rules, scales of output channels and losses."""
 
 from __future__ import annotations
 
@@ -143,3 +143,57 @@ CHANNEL_FAULTS: tuple[Fault, ...] = (
     ),
 )
 """Faults of the operations with one scale a channel."""
+
+_LOSS = ("loss",)
+
+LOSS_FAULTS: tuple[Fault, ...] = (
+    fault(
+        "loss-of-sum",
+        _LOSS,
+        "the loss is summed over images",
+        "the learning rate depends on the batch",
+        "A mean over images.",
+        loss_of_batch="sum",
+    ),
+    fault(
+        "loss-in-bits",
+        _LOSS,
+        "logarithms are of base 2",
+        "too large by 1/log 2; the gradient is right",
+        "Nats.",
+        loss_logarithm="of base 2",
+    ),
+    fault(
+        "loss-overflows",
+        _LOSS,
+        "exponentials are taken of the logits as they are",
+        "NaN for logits above 700, or 88 in float32",
+        "Subtract the largest logit of each image first.",
+        loss_unshifted=True,
+    ),
+    fault(
+        "distillation-without-temperature",
+        _LOSS,
+        "logits are not divided by the temperature",
+        "the distillation of temperature 1",
+        "softmax(t/T) and softmax(y/T).",
+        loss_temperature="forgotten",
+    ),
+    fault(
+        "distillation-not-squared",
+        _LOSS,
+        "the factor T² is missing",
+        "gradients shrink as T grows",
+        "Hinton et al. (2015), section 2: T² keeps their size.",
+        loss_temperature="not squared",
+    ),
+    fault(
+        "distillation-reversed",
+        _LOSS,
+        "the divergence of the teacher from the student",
+        "another loss: KL is not symmetric",
+        "KL(teacher ‖ student).",
+        loss_divergence="reversed",
+    ),
+)
+"""Faults of the operation ``loss``."""

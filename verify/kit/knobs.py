@@ -134,6 +134,12 @@ class Knobs:
     shortcut_channels: str = "both sides"
     shortcut_pixels: str = "first"
 
+    loss_of_batch: str = "mean"
+    loss_logarithm: str = "natural"
+    loss_unshifted: bool = False
+    loss_temperature: str = "given"
+    loss_divergence: str = "of the teacher"
+
     teacher: str = "eval"
     teacher_arrays: str = "original"
     student: str = "given"

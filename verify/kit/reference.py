@@ -22,6 +22,7 @@ from refldnq.verify.kit.families._exact import RULES
 from refldnq.verify.kit.knobs import Knobs
 from refldnq.verify.kit.reference_channels import ChannelSteps
 from refldnq.verify.kit.reference_layers import LayerSteps
+from refldnq.verify.kit.reference_loss import LossStep
 from refldnq.verify.kit.reference_stop import Stopping, StopStep
 
 _PROJECTION = (
@@ -42,7 +43,7 @@ _PROJECTION = (
 """Knobs of the projection: with all at their defaults, the library projects."""
 
 
-class Reference(LayerSteps, ChannelSteps, StopStep):
+class Reference(LayerSteps, ChannelSteps, StopStep, LossStep):
     """An adapter around the library, right by default.
 
     Parameters

@@ -14,6 +14,7 @@ from refldnq._checks import check_choice
 from refldnq.verify.kit.contract import OPERATIONS, Adapter, Answers, Info, Question, to_paper
 from refldnq.verify.kit.convert import under
 from refldnq.verify.kit.diagnose import Explanation, Replays, explain, prefer
+from refldnq.verify.kit.errata import standing
 
 STATES = (
     "pass",
@@ -133,7 +134,7 @@ def run(
     adapter : Adapter
         The implementation.
     cases : iterable of Question
-        What it is asked.
+        What it is asked; withdrawn ones are left out.
     xfail : mapping, optional
         Ids of cases that are expected to fail, with the reason. A case that passes all the same is reported.
     judge : callable, optional
@@ -153,7 +154,7 @@ def run(
     ValueError
         If an expected failure names no case, or two cases share an id.
     """
-    began, listed = time.perf_counter(), tuple(cases)
+    began, listed = time.perf_counter(), standing(cases)
     expected = dict(xfail or {})
     ids = [case.id for case in listed]
     if len(set(ids)) != len(ids):
