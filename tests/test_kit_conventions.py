@@ -47,8 +47,9 @@ class OwnUnit(Other):
 
     def scaled(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         H = np.asarray(inputs["H"])
-        of = {"h00": H[:1, 0], "mean_diagonal": np.diag(H), "lambda_max": np.linalg.norm(H, 2)}
-        return {**inputs, "rho": inputs["rho"] * float(np.mean(of[self.unit]))}
+        spectrum = np.linalg.eigvalsh(H) if np.isfinite(H).all() else np.ones(1)
+        of = {"h00": H[0, 0], "mean_diagonal": np.trace(H) / len(H), "lambda_max": spectrum[-1]}
+        return {**inputs, "rho": inputs["rho"] * float(of[self.unit])}
 
     def proximal(self, **inputs: Any) -> dict[str, Any]:
         return super().proximal(**self.scaled(inputs))

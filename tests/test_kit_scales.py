@@ -30,7 +30,7 @@ def columns(op: str, inputs: Mapping[str, Any], answer: Any) -> list[dict[str, A
     count = np.shape(inputs[names[0]])[1]
     found = []
     for o in range(count):
-        part = {name: np.asarray(inputs[name])[:, o : o + 1] for name in names}
+        part: dict[str, Any] = {name: np.asarray(inputs[name])[:, o : o + 1] for name in names}
         if op == "project":
             part = {"V": part["V"].ravel(), "alpha0": float(inputs["alpha0"][o])}
         more = {"rho": 1.0, "K": 0} if op == "solve" else {}

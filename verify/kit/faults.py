@@ -523,7 +523,7 @@ CATALOGUE: tuple[Fault, ...] = (
     # Projection
     fault(
         "ties-larger",
-        ("project",),
+        _PROJECT,
         "ties go to the larger magnitude",
         "codes differ on exact ties",
         "The declared rule is the smaller magnitude.",
@@ -531,7 +531,7 @@ CATALOGUE: tuple[Fault, ...] = (
     ),
     fault(
         "ties-zero",
-        ("project",),
+        _PROJECT,
         "ties between non-zero levels become 0",
         "codes differ on exact ties",
         "Inequalities strict on both sides, as in the code of 2019.",
@@ -539,7 +539,7 @@ CATALOGUE: tuple[Fault, ...] = (
     ),
     fault(
         "ties-up",
-        ("project",),
+        _PROJECT,
         "ties go up",
         "codes of negative values differ on ties",
         "Ties are symmetric about 0.",
@@ -547,7 +547,7 @@ CATALOGUE: tuple[Fault, ...] = (
     ),
     fault(
         "ties-down",
-        ("project",),
+        _PROJECT,
         "ties go down",
         "codes of positive and negative values differ on ties",
         "Ties are symmetric about 0: searchsorted is not.",

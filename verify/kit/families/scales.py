@@ -35,13 +35,13 @@ def projected(inputs: Inputs) -> dict[str, Array]:
     return found
 
 
-def run(inputs: Inputs) -> dict[str, dict[str, Array]]:
+def run(inputs: Inputs) -> dict[str, Any]:
     """The trajectories of all columns side by side, and the best iteration of all together.
 
     Returns
     -------
     dict
-        ``outputs``, ``bound``, ``margin`` and ``allowed`` as a case has them, and ``compare``.
+        ``outputs``, ``compare``, ``bound``, ``margin``, ``allowed`` and ``trace`` as a case has them.
     """
     names = ("W_bar", "G0", "lam0")
     columns = [
@@ -54,14 +54,14 @@ def run(inputs: Inputs) -> dict[str, dict[str, Array]]:
 
     outputs = {name: beside("outputs", name) for name in ("Theta", "V", "Q", "G", "lam")}
     outputs["alpha"] = np.stack([one.outputs["alpha"] for one in columns], axis=1)
-    E = sum(one.outputs["E"] for one in columns)
+    E = np.sum([one.outputs["E"] for one in columns], axis=0)
     best = min(range(len(E)), key=lambda k: E[k])
     points = np.concatenate([fractions(inputs["G0"])[None], outputs["G"]])
     chosen = best if inputs["returned"] == "best" else -1
     rivals = [value for k, value in enumerate(E) if k != best]
     bound = {name: beside("bound", name) for name in ("V", "G", "lam")}
     bound["alpha"] = np.stack([one.bound["alpha"] for one in columns], axis=1)
-    bound["E"] = sum(one.bound["E"] for one in columns)
+    bound["E"] = np.sum([one.bound["E"] for one in columns], axis=0)
     first = abs(fractions(inputs["G0"]))[None]
     bound["result"] = np.concatenate([first, bound["G"]])[chosen]
     return {
@@ -73,6 +73,15 @@ def run(inputs: Inputs) -> dict[str, dict[str, Array]]:
         },
         "allowed": {"Q": beside("allowed", "Q")},
         "compare": dict(columns[0].compare),
+        "trace": {
+            **{
+                name: np.concatenate([one.trace[name] for one in columns], axis=2)
+                for name in ("G_in", "L_in", "Theta", "V", "Q", "G", "L")
+            },
+            **{name: np.stack([one.trace[name] for one in columns], axis=1) for name in ("alpha", "passes")},
+            "E": E[1:],
+            "best": np.array([int(np.argmin(E[: k + 1])) for k in range(1, len(E))]),
+        },
     }
 
 
@@ -160,6 +169,7 @@ def _trajectory(name: str, comment: str, inputs: dict[str, Any], catches: str) -
         bound={key: rounded(value) for key, value in found["bound"].items()},
         margin=found["margin"],
         allowed=found["allowed"],
+        trace={key: rounded(value) for key, value in found["trace"].items()},
         kappa=condition(
             fractions(inputs["H"]) + Fraction(inputs["rho"]) * fractions(np.eye(len(inputs["H"])))
         ),
