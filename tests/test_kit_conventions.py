@@ -231,13 +231,20 @@ class Released:
 
 
 def test_the_released_profile_tests_trajectories() -> None:
-    found = run(Released(), suite("admm"), diagnose=False)
+    # That code has one projection, and returns the best.
+    own = ("alternating", "best")
+    cases = [
+        case
+        for case in suite("admm")
+        if case.error or (case.inputs["projection"], case.inputs["returned"]) == own
+    ]
+    found = run(Released(), cases, diagnose=False)
     states = Counter(one.state for one in found.outcomes)
     assert [(one.case.id, one.messages) for one in found.outcomes if one.state == "FAIL"] == []
-    assert states["pass"] >= 24 and states["inapplicable"] <= 3, states  # without a first input ρ is 0
+    assert states["pass"] >= 18 and states["inapplicable"] <= 3, states  # without a first input ρ is 0
     as_paper = Released()
     as_paper.info = lambda: replace(Released.info(as_paper), conventions=Conventions())  # type: ignore[method-assign]
-    assert run(as_paper, suite("admm"), diagnose=False).count("FAIL") > 15
+    assert run(as_paper, cases, diagnose=False).count("FAIL") > 12
 
 
 @pytest.mark.parametrize(
