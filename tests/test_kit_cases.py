@@ -29,7 +29,7 @@ from refldnq.verify.naive.hessian import layer_error
 from refldnq.verify.naive.projection import brute_force, nearest, residual
 
 FAMILIES = (patches, hessian, pack, proximal, projection, dual, admm)
-NEAR_TIES = ("project/ties-", "project/beside-ties-", "admm/start-is-optimal")
+NEAR_TIES = ("project/ties-", "project/beside-ties-", "admm/start-is-optimal", "admm/on-thresholds")
 
 
 @functools.cache

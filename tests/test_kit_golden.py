@@ -18,7 +18,8 @@ from refldnq.cli import kit_run
 from refldnq.verify.kit import cases as suite
 from refldnq.verify.kit import golden, hdf5
 from refldnq.verify.kit.cases import Case, all_cases
-from refldnq.verify.kit.families import admm, dual, pack, projection
+from refldnq.verify.kit.contract import TRAJECTORIES
+from refldnq.verify.kit.families import admm, dual, pack, projection, scales
 
 commands = importlib.import_module("refldnq.cli.kit")  # the package has the command of this name
 
@@ -91,6 +92,24 @@ def test_what_the_file_says(tmp_path: Path) -> None:
                     assert isinstance(text, bytes)  # of fixed length
         assert file["cases/admm/convolution/in/W_bar"].attrs["axes"] == b"d,m"
         assert file["cases/admm/convolution/out/Q"].attrs["compare"] == b"code"
+
+
+def test_a_trajectory_has_a_trace_of_its_iterations(tmp_path: Path) -> None:
+    cases = [case for case in (*admm.cases(), *scales.cases()) if case.op in TRAJECTORIES and not case.error]
+    golden.write(tmp_path / "a.h5", cases)
+    with hdf5.open_file(tmp_path / "a.h5") as file:
+        for case in cases:
+            group = file[f"cases/{case.id}"]
+            trace, own = ({name: group[part][name][()] for name in group[part]} for part in ("trace", "in"))
+            assert set(trace) == set(suite.TRACE), case.id
+            assert {len(array) for array in trace.values()} == {int(own["K"])}
+            assert np.array_equal(trace["G_in"], np.concatenate([own["G0"][None], trace["G"][:-1]]))
+            assert np.array_equal(trace["L_in"], np.concatenate([own["lam0"][None], trace["L"][:-1]]))
+            assert np.allclose(trace["V"], trace["Theta"] + trace["L_in"], rtol=1e-14, atol=1e-14)
+            assert np.allclose(trace["L"], trace["V"] - trace["G"], rtol=1e-13, atol=1e-13)
+            E = np.concatenate([group["out/E"][:1], trace["E"]])
+            assert trace["best"].tolist() == [int(np.argmin(E[: k + 2])) for k in range(len(E) - 1)]
+            assert (trace["passes"] >= 0).all()
 
 
 def test_questions_have_no_answers(tmp_path: Path) -> None:

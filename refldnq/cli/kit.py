@@ -23,9 +23,14 @@ def kit() -> None:
 @kit.command("list")
 @click.option("--only", metavar="TEXT", help="Only cases whose id contains this.  [default: all]")
 def list_cases(only: str | None) -> None:
-    """Print the ids of all cases, one a line."""
+    """Print the ids of all cases, one a line; of withdrawn ones the reason too."""
+    from refldnq.verify.kit import errata
+
     for case in choose(only):
         say(case.id)
+    for id_, reason in errata.WITHDRAWN.items():
+        if only is None or only in id_:
+            say(f"{id_} withdrawn, {reason}")
 
 
 @kit.command()
@@ -36,6 +41,7 @@ def show(case_id: str, json_file: Path | None) -> None:
     import numpy as np
 
     from refldnq._checks import check_choice
+    from refldnq.verify.kit import errata
     from refldnq.verify.kit.cases import all_cases
     from refldnq.verify.kit.golden import datasets
 
@@ -44,6 +50,8 @@ def show(case_id: str, json_file: Path | None) -> None:
         near = [id_ for id_ in known if case_id in id_]
         check_choice("case", case_id, near[:10] or list(known)[:10])
     case = known[case_id]
+    if case_id in errata.WITHDRAWN:
+        say(f"withdrawn: {errata.WITHDRAWN[case_id]}", json_file)
     facts = {
         "id": case.id,
         "comment": case.comment,
@@ -122,7 +130,7 @@ def verify(
     Exits with 0 if it passes, 1 if it fails, 2 if a declared operation went unanswered, 3 on an error of the
     kit's own.
     """
-    from refldnq.verify.kit import golden
+    from refldnq.verify.kit import errata, golden
     from refldnq.verify.kit.external import read_xfail, recorded
 
     expected = {} if xfail is None else read_xfail(xfail)
@@ -130,7 +138,8 @@ def verify(
     if golden_file is None:
         cases = choose(only)
     else:
-        cases = tuple(case for case in golden.load(golden_file) if only is None or only in case.id)
+        loaded = golden.load(golden_file)
+        cases = errata.standing(case for case in loaded if only is None or only in case.id)
     judge(candidate, cases, expected, {"junit": junit, "markdown": markdown, "json": json_file})
 
 

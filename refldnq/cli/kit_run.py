@@ -222,8 +222,9 @@ def choose(only: str | None) -> tuple[Case, ...]:
         If there are none.
     """
     from refldnq.verify.kit.cases import all_cases
+    from refldnq.verify.kit.errata import standing
 
-    cases = tuple(case for case in all_cases() if only is None or only in case.id)
+    cases = standing(case for case in all_cases() if only is None or only in case.id)
     if not cases:
         raise ValueError(f"`only` must be part of a case's id, got {only!r}.")
     return cases

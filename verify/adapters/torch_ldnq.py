@@ -275,6 +275,11 @@ class TorchLdnq:
             return x.flatten(1), {}
         if kind == "add":
             return x + arrays["x2"], {}
+        if kind == "concat":
+            return torch.cat([x, arrays["x2"]], dim=1), {}
+        if kind == "dropout":
+            train = str(inputs.get("mode", "eval")) == "train"
+            return x * arrays["mask"] / (1 - float(inputs["p"])) if train else x.clone(), {}
         if kind == "zeropad":
             return functional.pad(x, (left, right, top, bottom)), {}
         raise NotImplementedError(kind)
@@ -318,7 +323,7 @@ class TorchLdnq:
 
     def arrays(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """The layer's arrays that a case has."""
-        names = ("x", "x2", "weight", "bias", "running_mean", "running_var")
+        names = ("x", "x2", "weight", "bias", "running_mean", "running_var", "mask")
         given = {name: inputs[name] for name in names if inputs.get(name) is not None}
         return {name: self.tensor(array) for name, array in given.items() if np.size(array)}
 

@@ -22,6 +22,9 @@ COMPARE = ("exact", "code", "dot", "backward", "ulp", "own")
 """How an answer is compared: equal; a code, by its margin; a sum, by its bound; a solution, by its residual;
 a few roundings of its bound; an objective, with that of the codes and the scale answered beside it."""
 
+TRACE = ("G_in", "L_in", "Theta", "V", "Q", "alpha", "passes", "G", "L", "E", "best")
+"""What is written of every iteration of a trajectory."""
+
 CERTIFIED = ("exact-Q", "arb", "f64x2")
 """By what arithmetic the right answers were found: rational, balls, pairs of doubles."""
 
@@ -65,6 +68,10 @@ class Case:
     allowed : mapping, optional
         For outputs compared by ``code``: a bit mask (int64) of the codes that are right where the margin is
         too small for the type; bit i stands for code i. Of a tie that is the one of the declared rule.
+    trace : mapping, optional
+        Of a trajectory, for every iteration: what goes into it (``G_in``, ``L_in``: G and λ) and what comes
+        out (``Theta``, ``V``, ``Q``, ``alpha``, ``passes``, ``G``, ``L``, ``E``, ``best``: the index of the
+        least objective so far). For readers; nothing is compared with it.
     error : str, optional
         What is wrong with the inputs, if they must be refused.
     kappa : float, optional
@@ -103,6 +110,7 @@ class Case:
     bound: Mapping[str, Any] = field(default_factory=dict)
     margin: Mapping[str, Any] = field(default_factory=dict)
     allowed: Mapping[str, Any] = field(default_factory=dict)
+    trace: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
     kappa: float = 1.0
     certified: str = "exact-Q"
@@ -126,6 +134,8 @@ class Case:
         for mapping in (self.bound, self.margin, self.allowed):
             for name in mapping:
                 check_choice("outputs", name, self.outputs)
+        for name in self.trace:
+            check_choice("trace", name, TRACE)
 
 
 @cache
@@ -153,7 +163,7 @@ def all_cases() -> tuple[Case, ...]:
         if ids.count(id_) > 1:
             raise ValueError(f"`id` must be unique, got {id_} twice.")
     for case in found:
-        for mapping in (case.inputs, case.outputs, case.bound, case.margin, case.allowed):
+        for mapping in (case.inputs, case.outputs, case.bound, case.margin, case.allowed, case.trace):
             for array in mapping.values():
                 if isinstance(array, np.ndarray):  # cases share arrays, and nobody may change them
                     array.setflags(write=False)

@@ -272,10 +272,18 @@ def _loop_forward(inputs: Inputs) -> Answers:
         "flatten": lambda: naive.flatten(x),
         "globalpool": lambda: naive.global_avg_pool(x),
         "add": lambda: naive.add(x, np.asarray(inputs["x2"])),
+        "concat": lambda: naive.concat(x, np.asarray(inputs["x2"])),
+        "dropout": lambda: naive.dropout(x, _loop_mask(inputs)),
         "zeropad": lambda: naive.zero_pad2d(x, tuple(int(v) for v in inputs["padding"])),  # type: ignore[arg-type]
         "shortcut": lambda: naive.subsample_shortcut(x, int(inputs["out_channels"]), _pair(inputs["stride"])),
     }
     return {"y": others[kind]()}
+
+
+def _loop_mask(inputs: Inputs) -> Array | None:
+    if inputs.get("mode", "eval") == "eval":
+        return None
+    return np.array([[k / (1 - inputs["p"]) for k in row] for row in inputs["mask"]])
 
 
 def _geometry(inputs: Inputs) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from refldnq._checks import check_choice, check_integer
+from refldnq._checks import check_choice, check_integer, check_number
 from refldnq._typing import Array
 
 Answers = Mapping[str, Any]
@@ -42,14 +42,19 @@ LAYER_KINDS = (
     "globalpool",
     "flatten",
     "add",
+    "concat",
+    "dropout",
     "zeropad",
     "shortcut",
 )
 """Layers by name; ``shortcut`` takes every s-th pixel and puts new zero channels around the old ones,
-the smaller half before."""
+the smaller half before. ``concat`` puts the channels of x2 behind those of x. ``dropout`` is given its
+`mask`, 1 where an entry is kept, and the probability `p` of a zero: in train mode what is kept is divided by
+1 - p, in eval mode nothing happens."""
 
 _LAYER = (
     *("layer", "x", "x2", "weight", "bias", "running_mean", "running_var", "mode", "eps", "momentum"),
+    *("mask", "p"),
     *("kernel", "stride", "padding", "dilation", "groups", "ceil_mode", "count_include_pad", "out_channels"),
 )
 
@@ -66,6 +71,11 @@ _NETWORK = ("X", *TINY, "eps", "stride", "padding")
 
 _MOVED = ("bn_weight", "bn_bias", "fc1_bias", "fc2_bias")
 
+_STATES = ("Theta", "V", "Q", "alpha", "G", "lam", "E", "best", "result")
+
+TRAJECTORIES = ("admm", "admm_channels")
+"""Operations that answer a whole run, which is judged by its own transitions."""
+
 OPERATIONS: Mapping[str, Operation] = {
     "patches": Operation(_GEOMETRY, ("patches",)),
     "hessian": Operation(_GEOMETRY, ("H",), ("patches",)),
@@ -73,17 +83,32 @@ OPERATIONS: Mapping[str, Operation] = {
     "proximal": Operation(("H", "W_bar", "G", "lam", "rho"), ("Theta",)),
     "project": Operation(("V", "values", "alpha0", "kind", "passes", "ties"), ("Q", "alpha", "G", "passes")),
     "dual": Operation(("lam", "Theta", "G"), ("lam_new",)),
+    "stop": Operation(
+        ("rule", "E", "alpha", "most", "patience", "tolerance", "relative"), ("iterations", "best")
+    ),
     "admm": Operation(
         ("H", "W_bar", "values", "rho", "K", "G0", "lam0", "projection", "returned"),
-        ("Theta", "V", "Q", "alpha", "G", "lam", "E", "best", "result"),
+        _STATES,
         ("proximal", "project", "dual"),
+    ),
+    "project_channels": Operation(
+        ("V", "values", "alpha0", "kind", "passes", "ties"), ("Q", "alpha", "G"), ("project",)
+    ),
+    "admm_channels": Operation(
+        ("H", "W_bar", "values", "rho", "K", "G0", "lam0", "projection", "returned"),
+        _STATES,
+        ("proximal", "project_channels", "dual"),
     ),
     "quantizer": Operation(("W", "values", "method"), ("Q", "alpha", "G")),
     "solve": Operation(
         ("H", "W", "values", "kind", "solver", "rho", "K"), ("Q", "alpha", "objective"), ("admm", "quantizer")
     ),
+    "solve_channels": Operation(
+        ("H", "W", "values", "kind", "solver"), ("Q", "alpha", "objective"), ("project_channels",)
+    ),
     "forward": Operation(_LAYER, ("y", "new_running_mean", "new_running_var")),
     "backward": Operation((*_LAYER, "dy"), ("dx", "dx2", "dweight", "dbias"), ("forward",)),
+    "loss": Operation(("kind", "y", "target", "labels", "temperature"), ("loss", "dy")),
     "update_grad": Operation(
         (*_NETWORK, *(f"teacher_{name}" for name in TINY), "frozen", "statistics", "batch_size"),
         ("loss", *(f"d{name}" for name in MOVING)),
@@ -102,14 +127,29 @@ OPERATIONS: Mapping[str, Operation] = {
 }
 """All operations in the order of the method, which is the order of the report.
 
-An operation of layers answers what its layer has: ``dx2`` only of ``add``, ``dbias`` only where there is a
-bias.
+``stop``: after how many iterations a run ends, and which point is kept, from the objectives E of G⁰ and of
+all `most` iterations or more and their scales alpha. Rule 'count': after `most`. 'patience': after so many
+iterations in a row that do not improve on the best by *more* than `tolerance`; the best is replaced under the
+same condition only. 'objective': when E changes by *less* than `tolerance`, 'alpha': when α does, from the
+second iteration on. With `relative` the tolerance is that times the best E, or the value before. But for
+'patience' the kept point is the first of least E.
+
+``project_channels``, ``admm_channels`` and ``solve_channels`` are ``project``, ``admm`` and ``solve`` with
+one scale for each output channel, a column of V (d, m) or W: alpha is (m,), of a trajectory (K, m), alpha0
+(m,). Which iteration is the best is decided by the objective of all columns together.
+
+An operation of layers answers what its layer has: ``dx2`` only of ``add`` and ``concat``, ``dbias`` only
+where there is a bias.
 
 ``forward`` and ``backward``: one layer named by ``layer``, one of `LAYER_KINDS`; images (n, c, h, w), weights
 (m, c/g, kh, kw) or (m, d), a mode 'eval' or 'train' of batch normalization, padding (top, bottom, left,
 right).
 Two derivatives are conventions: that of max(x, 0) at 0 is 0, and among equal pixels of a window the first one
 in row-major order is the maximum.
+
+``loss``: the mean over images of a loss of logits y (n, k), and its gradient. Kind 'cross_entropy': of
+`labels`, in nats. 'distillation': T² KL(softmax(t/T) ‖ softmax(y/T)) at a `temperature` T from the logits t
+of `target`. 'output_error': ‖y - t‖², (6).
 
 ``update_grad`` and ``network`` speak of one network: convolution without bias, batch normalization, ReLU,
 flattening in order (c, h, w), a linear layer with bias, ReLU, a linear layer with bias. ``update_grad`` is
@@ -132,9 +172,10 @@ is the weight that was quantized, packed.
 class Conventions:
     """What the paper leaves open, as an implementation settles it.
 
-    The defaults are the profile ``paper``. The kit converts answers where the declared difference has an
-    inverse (`h_scale`, `row_order`, `bias_slot`); a case whose expected answer depends on any other declared
-    difference is inapplicable, and counted as that.
+    The defaults are the profile ``paper``. What is declared otherwise is what the implementation always does,
+    whatever a case says. The kit converts its answers where the difference has an inverse (`h_scale`,
+    `row_order`, `bias_slot`), or finds the right answer anew (`convert.under`). Where it can do neither, a
+    case whose right answer depends on the difference is inapplicable, and counted as that.
 
     Parameters
     ----------
@@ -158,10 +199,16 @@ class Conventions:
         The projection inside ADMM.
     passes : int
         Most updates of α in one projection; -1: to the fixed point.
+    alpha_tolerance : float
+        An update of α that changes it by less ends the projection, an absolute number; 0: none does.
+    kept_pass : {'last', 'best'}
+        Which pass of a projection counts: the last, or that of least ‖V - G‖, α₀ and its codes included.
     ties : {'smaller', 'larger', 'zero'}
         Where a value halfway between two levels goes.
     stop : {'none', 'fixed_point', 'ascend3'}
-        The stopping rule.
+        The stopping rule of ADMM, as in `AdmmSettings`: all K iterations; until ‖Θ - G‖ and the change of G
+        are at most 1e-9 of ‖W‖; after three iterations in a row that do not improve 2f by more than 1e-3 on
+        the best G, which is replaced under the same condition only.
     returned : {'best', 'last'}
         Which G comes back.
     refit : bool
@@ -192,6 +239,8 @@ class Conventions:
     start: str = "projection"
     projection: str = "alternating"
     passes: int = -1
+    alpha_tolerance: float = 0.0
+    kept_pass: str = "last"
     ties: str = "smaller"
     stop: str = "none"
     returned: str = "best"
@@ -201,6 +250,7 @@ class Conventions:
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
         check_integer("passes", self.passes, at_least=-1)
+        check_number("alpha_tolerance", self.alpha_tolerance, at_least=0)
 
     def differences(self, other: Conventions) -> tuple[str, ...]:
         """Names of the conventions that differ, in the order of the fields."""
@@ -245,6 +295,8 @@ class Conventions:
             restart="cold",
             start="direct",
             passes=10,
+            alpha_tolerance=1e-3,
+            kept_pass="best",
             ties="zero",
             stop="ascend3",
         )
@@ -260,38 +312,30 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "restart": ("warm", "cold"),
     "start": ("projection", "direct", "guaranteed"),
     "projection": ("alternating", "exact"),
+    "kept_pass": ("last", "best"),
     "ties": ("smaller", "larger", "zero"),
     "stop": ("none", "fixed_point", "ascend3"),
     "returned": ("best", "last"),
     "refit": (False, True),
 }
-"""Every convention and the values that it may have (`passes` is a number)."""
+"""Every convention and the values that it may have (`passes` and `alpha_tolerance` are numbers)."""
+
+_TRAJECTORY = (
+    *("rho", "alpha0", "restart", "start", "projection", "passes", "alpha_tolerance", "kept_pass", "ties"),
+    *("stop", "returned", "refit"),
+)
 
 MATTERS: Mapping[str, tuple[str, ...]] = {
     "patches": ("padding",),
     "hessian": ("padding",),
-    "project": (),
-    "admm": ("alpha0", "restart", "passes", "ties", "stop", "refit"),
+    "proximal": ("rho",),
+    "admm": _TRAJECTORY,
     "quantizer": ("ties",),
-    "solve": ("alpha0", "passes", "ties", "restart", "start", "projection", "stop", "returned", "refit"),
-    "network": (
-        *(
-            "h_scale",
-            "row_order",
-            "padding",
-            "rho",
-            "restart",
-            "start",
-            "projection",
-            "passes",
-            "ties",
-            "stop",
-        ),
-        *("returned", "refit"),
-    ),
+    "solve": _TRAJECTORY,
+    "network": ("h_scale", "row_order", "padding", *_TRAJECTORY),
 }
-"""Conventions without an inverse that change the right answer of an operation. What a case gives as an input
-(α₀, G⁰, λ⁰, ρ, the projection and its passes, the ties of `project`, which G comes back) is not listed."""
+"""Conventions without an inverse that can change the right answer of an operation. What is not listed is an
+input: the start of `project`, its kind, passes and ties."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -320,7 +364,8 @@ class Info:
     Traceback (most recent call last):
         ...
     ValueError: `capabilities` must be one of 'patches', 'hessian', 'pack', 'proximal', 'project', 'dual', \
-'admm', 'quantizer', 'solve', 'forward', 'backward', 'update_grad', 'network', got 'train'.
+'stop', 'admm', 'project_channels', 'admm_channels', 'quantizer', 'solve', 'solve_channels', \
+'forward', 'backward', 'loss', 'update_grad', 'network', got 'train'.
     """
 
     name: str

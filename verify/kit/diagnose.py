@@ -131,7 +131,7 @@ class Replays:
 
     def outcome(self, case: Question, ids: tuple[str, ...]) -> Answers | Exception:
         """The answers, or the refusal."""
-        key = (case.id, frozenset(ids))
+        key = (_asked(case), frozenset(ids))
         if key not in self._known:
             knobs = turn(ids)
             self.count += 1
@@ -203,11 +203,16 @@ class Replays:
         return sum(shares) / len(shares)
 
     def _judged_right(self, case: Question, ids: tuple[str, ...], replayed: Answers) -> bool:
-        key = (case.id, frozenset(ids))
+        key = (_asked(case), frozenset(ids))
         if key not in self._right:
             assert self._passes is not None
             self._right[key] = self._passes(case, replayed)
         return self._right[key]
+
+
+def _asked(case: Question) -> str:
+    # One id can be asked under several conventions.
+    return f"{case.id} {sorted(getattr(case, 'conventions', {}).items())}"
 
 
 def explain(

@@ -13,6 +13,7 @@ from refldnq._checks import check_choice
 from refldnq.verify.kit.contract import OPERATIONS
 from refldnq.verify.kit.fault import Fault, fault
 from refldnq.verify.kit.faults_layers import LAYER_FAULTS
+from refldnq.verify.kit.faults_more import CHANNEL_FAULTS, LOSS_FAULTS, STOP_FAULTS
 from refldnq.verify.kit.knobs import Knobs
 
 _PATCHES = ("patches", "hessian")
@@ -531,7 +532,7 @@ CATALOGUE: tuple[Fault, ...] = (
     # Projection
     fault(
         "ties-larger",
-        ("project",),
+        _PROJECT,
         "ties go to the larger magnitude",
         "codes differ on exact ties",
         "The declared rule is the smaller magnitude.",
@@ -539,7 +540,7 @@ CATALOGUE: tuple[Fault, ...] = (
     ),
     fault(
         "ties-zero",
-        ("project",),
+        _PROJECT,
         "ties between non-zero levels become 0",
         "codes differ on exact ties",
         "Inequalities strict on both sides, as in the code of 2019.",
@@ -547,7 +548,7 @@ CATALOGUE: tuple[Fault, ...] = (
     ),
     fault(
         "ties-up",
-        ("project",),
+        _PROJECT,
         "ties go up",
         "codes of negative values differ on ties",
         "Ties are symmetric about 0.",
@@ -555,7 +556,7 @@ CATALOGUE: tuple[Fault, ...] = (
     ),
     fault(
         "ties-down",
-        ("project",),
+        _PROJECT,
         "ties go down",
         "codes of positive and negative values differ on ties",
         "Ties are symmetric about 0: searchsorted is not.",
@@ -967,7 +968,10 @@ CATALOGUE: tuple[Fault, ...] = (
         "Declare `refit`.",
         refit=True,
     ),
+    *STOP_FAULTS,
+    *CHANNEL_FAULTS,
     *LAYER_FAULTS,
+    *LOSS_FAULTS,
 )
 """All faults, in the order of the method."""
 

@@ -8,6 +8,7 @@ r"""Cases and answers as files: HDF5 of the schema ``refldnq-golden/1``, and a m
       out/<answer>        the right answer; attribute compare
       out/error           in place of answers: why the inputs must be refused
       bound/<answer>      margin/<answer>      allowed/<answer>
+      trace/<name>        of a trajectory: what goes into every iteration and what comes out
 
 Attributes are texts of fixed length in ASCII (other characters as ``\uXXXX``, as in JSON), lists and
 mappings in JSON; `kappa` is a number and `scored` 0 or 1. Nothing is compressed, nothing refers to anything
@@ -66,7 +67,7 @@ AXES: Mapping[str, tuple[str, ...]] = {
 }
 """Names of the axes of inputs, by their number; of vectors, names of the entries."""
 
-_PARTS = ("bound", "margin", "allowed")
+_PARTS = ("bound", "margin", "allowed", "trace")
 
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 
@@ -413,6 +414,7 @@ def _case(path: Path, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> 
         bound=parts["bound"],
         margin=parts["margin"],
         allowed=parts["allowed"],
+        trace=parts["trace"],
         error=None if error is None else _text(str(plain(error))),
         kappa=float(entry["kappa"]),
         certified=entry["certified"],

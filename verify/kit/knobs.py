@@ -11,8 +11,8 @@ class Knobs:
     """One setting for every place where an implementation can go its own way; the defaults are right.
 
     The fields are grouped by the operation that reads them: all (guards), patches, Hessian, packing,
-    proximal step, projection, dual step, ADMM; layers forward and backward, updates and whole networks,
-    quantizers and solvers; no verdict may depend on `solver`, `backwards` and `threads`.
+    proximal step, projection, dual step, ADMM, stopping rules; layers forward and backward, updates and whole
+    networks, quantizers and solvers; no verdict may depend on `solver`, `backwards` and `threads`.
 
     Examples
     --------
@@ -87,6 +87,20 @@ class Knobs:
     rho_unit: str = "absolute"
     refit: bool = False
 
+    channels: str = "columns"
+    channels_start: str = "own"
+    channels_best: str = "of all"
+
+    stop_count: str = "given"
+    stop_patience: str = "given"
+    stop_against: str = "best"
+    stop_row: str = "ends with a gain"
+    stop_equals: str = "not taken"
+    stop_unit: str = "given"
+    stop_watches: str = "given"
+    stop_change: str = "magnitude"
+    stop_best: str = "given"
+
     relu_at_zero: float = 0.0
     relu_kept: str = "input"
     layer_bias: str = "given"
@@ -113,9 +127,21 @@ class Knobs:
     global_pool: str = "mean"
     flatten: str = "c,h,w"
     add_grad: str = "both"
+    relu_slope: float = 0.0
+    add_scale: float = 1.0
+    concat: str = "given"
+    dropout: str = "given"
+    dropout_grad: str = "masked"
+    pool_stride: str = "given"
     zero_pad: str = "given"
     shortcut_channels: str = "both sides"
     shortcut_pixels: str = "first"
+
+    loss_of_batch: str = "mean"
+    loss_logarithm: str = "natural"
+    loss_unshifted: bool = False
+    loss_temperature: str = "given"
+    loss_divergence: str = "of the teacher"
 
     teacher: str = "eval"
     teacher_arrays: str = "original"

@@ -65,10 +65,11 @@ def parametrize_cases(*ops: str) -> Callable[[Any], Any]:
     from refldnq._checks import check_choice
     from refldnq.verify.kit.cases import all_cases
     from refldnq.verify.kit.contract import OPERATIONS
+    from refldnq.verify.kit.errata import standing
 
     for op in ops:
         check_choice("ops", op, OPERATIONS)
-    chosen = [case for case in all_cases() if not ops or case.op in ops]
+    chosen = [case for case in standing(all_cases()) if not ops or case.op in ops]
     # Inputs of its own for every test: an implementation may work in place.
     cases = [pytest.param(replace(case, inputs=deepcopy(dict(case.inputs))), id=case.id) for case in chosen]
     return pytest.mark.parametrize("case", cases)
@@ -129,9 +130,10 @@ class Kit:
             If there are none.
         """
         from refldnq.verify.kit.cases import all_cases
+        from refldnq.verify.kit.errata import standing
 
         only = self._option("only") or ""
-        chosen = tuple(case for case in all_cases() if only in case.id)
+        chosen = tuple(case for case in standing(all_cases()) if only in case.id)
         if not chosen:
             raise pytest.UsageError(f"--refldnq-only: no case has {only!r} in its id")
         return chosen

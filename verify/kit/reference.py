@@ -18,8 +18,12 @@ from refldnq import __version__
 from refldnq._typing import Array
 from refldnq.im2col import Window, im2col
 from refldnq.verify.kit.contract import OPERATIONS, Info, geometry, kernel_shape
+from refldnq.verify.kit.families._exact import RULES
 from refldnq.verify.kit.knobs import Knobs
+from refldnq.verify.kit.reference_channels import ChannelSteps
 from refldnq.verify.kit.reference_layers import LayerSteps
+from refldnq.verify.kit.reference_loss import LossStep
+from refldnq.verify.kit.reference_stop import Stopping, StopStep
 
 _PROJECTION = (
     "guard",
@@ -39,7 +43,7 @@ _PROJECTION = (
 """Knobs of the projection: with all at their defaults, the library projects."""
 
 
-class Reference(LayerSteps):
+class Reference(LayerSteps, ChannelSteps, StopStep, LossStep):
     """An adapter around the library, right by default.
 
     Parameters
@@ -261,14 +265,17 @@ class Reference(LayerSteps):
         ties = ties if knobs.ties == "given" else knobs.ties
         released = given if given >= 0 else 10
         passes = {"given": given, "none": 0, "one": 1, "two": 2, "released": released}[knobs.passes]
+        tolerance, best = float(inputs.get("alpha_tolerance", 0.0)), inputs.get("kept_pass", "last") == "best"
+        if knobs.passes == "released":
+            tolerance, best = 1e-3, True
         neutral = all(knobs.turned().get(name) is None for name in _PROJECTION)
         if V.size == 0 and knobs.empty_guard == "off":
             return {"Q": V.astype(np.int8), "alpha": np.asarray(np.nan), "G": V, "passes": np.asarray(0)}
         if V.size == 0:
             raise ValueError("`V` must hold at least one value, got none.")
-        library = kind == "exact" or knobs.passes == "released" or (neutral and self._plain)
+        library = kind == "exact" or tolerance or best or (neutral and self._plain)
         if library and np.isfinite(V).all():
-            return self._library(V, values, alpha0, kind, passes, ties)
+            return self._library(V, values, alpha0, kind, passes, ties, tolerance, best)
         return self._alternate(V, values.astype(self.dtype), alpha0, passes, ties)
 
     @property
@@ -276,20 +283,28 @@ class Reference(LayerSteps):
         return self.dtype == np.float64 and not self.knobs.backwards and self.knobs.threads == 1
 
     def _library(
-        self, V: Array, values: Array, alpha0: float | None, kind: str, passes: int, ties: str
+        self,
+        V: Array,
+        values: Array,
+        alpha0: float | None,
+        kind: str,
+        passes: int,
+        ties: str,
+        tolerance: float,
+        best: bool,
     ) -> dict[str, Array]:
         from refldnq.codebook import scaled
         from refldnq.projection import project
 
-        exact, released = kind == "exact", self.knobs.passes == "released"
+        exact = kind == "exact"
         found = project(
             V,
             scaled(values),
             method="exact" if exact else "alternating",
             alpha0=None if exact else alpha0,
             max_passes=None if passes < 0 or exact else passes,
-            alpha_tolerance=1e-3 if released and not exact else None,
-            keep_best_pass=released and not exact,
+            alpha_tolerance=tolerance if tolerance and not exact else None,
+            keep_best_pass=best and not exact,
             ties=ties if ties in ("smaller", "larger", "zero") else "smaller",  # type: ignore[arg-type]
         )
         return {
@@ -385,8 +400,10 @@ class Reference(LayerSteps):
         """The trace of K iterations of (15)-(18) and what is returned.
 
         The first projection starts at `alpha0` if that is given, else at mean|V|; later ones at the last α.
+        Under other conventions the inputs have more names, those of `RULES`.
         """
         knobs = self.knobs
+        rule = {**RULES, **{name: inputs[name] for name in RULES if name in inputs}}
         H, W, G, lam = (self.read(inputs[name]) for name in ("H", "W_bar", "G0", "lam0"))
         values, rho = np.asarray(inputs["values"], dtype=np.float64), float(inputs["rho"])
         kind, returned = str(inputs.get("projection", "alternating")), str(inputs.get("returned", "best"))
@@ -397,15 +414,22 @@ class Reference(LayerSteps):
             lam = np.zeros_like(lam)
         energies = [self._objective(H, W, G, G)]
         steps: dict[str, list[Array]] = {name: [] for name in ("Theta", "V", "Q", "alpha", "G", "lam")}
-        alpha, theta, points = float(inputs.get("alpha0", 0.0)), W, [G]
+        starts = {"mean of V": 0.0, "mean_v": 0.0}
+        starts |= dict.fromkeys(("mean of W", "mean_w"), float(np.abs(W).mean()))
+        first = float(inputs.get("alpha0", 0.0)) or starts[str(rule["alpha_start"])]
+        alpha, theta, points = first, W, [G]
+        unit = 0.5 if knobs.objective == "2f(G)" else 1.0  # the rule is one of 2f, whatever is called f
+        rule_of = str(rule["stop"] if knobs.stop == "none" else knobs.stop)
+        stopping = Stopping(rule_of, W, unit * energies[0])
         for k in range(int(inputs["K"]) + knobs.count):
             held = theta if knobs.proximal_from == "Theta" and k else G
             own = lam if knobs.dual_kept else np.zeros_like(lam)
             theta = self.proximal(H=H, W_bar=W, G=held, lam=own, rho=rho)["Theta"]
             shift = {"Theta+lam": lam, "Theta-lam": -lam, "Theta": 0 * lam}[knobs.shifted]
             V = theta + shift
-            alpha = {"warm": alpha, "mean of V": 0.0, "mean of W": float(np.abs(W).mean())}[knobs.restart]
-            found = self._project_all(V, values, alpha, kind)
+            alpha = first if rule["restart"] == "cold" else alpha
+            alpha = alpha if knobs.restart == "warm" else starts[knobs.restart]
+            found = self._project_all(V, values, alpha, kind, rule)
             last, G = G, np.asarray(found["G"]).reshape(W.shape)
             alpha = float(found["alpha"]) if np.ndim(found["alpha"]) == 0 else 0.0
             lam = self.dual(lam=lam, Theta=theta, G=last if knobs.dual_point == "old" else G)["lam_new"]
@@ -416,9 +440,9 @@ class Reference(LayerSteps):
             steps["Q"].append(np.asarray(found["Q"], dtype=np.int8).reshape(W.shape))
             steps["alpha"].append(np.asarray(found["alpha"], dtype=self.dtype))
             rho *= knobs.rho_growth
-            if knobs.stop == "ascend3" and len(energies) > 3 + self._kept(energies):
+            if stopping.after(unit * energies[-1], theta - G, G - last):
                 break
-        best = self._kept(energies) if knobs.stop == "ascend3" else int(np.argmin(energies))
+        best = stopping.best
         if knobs.best_of_equals == "last":
             best = len(energies) - 1 - int(np.argmin(energies[::-1]))
         if knobs.buffer == "aliased":
@@ -430,14 +454,17 @@ class Reference(LayerSteps):
             "start": points[0],
             "nearest": min(points, key=lambda point: float(np.linalg.norm(point - W))),
         }[returned]
-        if knobs.refit:
+        if knobs.refit or rule["refit"]:
             bottom = float(np.vdot(result, H @ result))
             result = result * (max(float(np.vdot(result, H @ W)), 0.0) / bottom if bottom > 0 else 1.0)
         trace = {name: np.stack(list(arrays)) for name, arrays in steps.items()}
         return {**trace, "E": np.array(energies), "best": np.asarray(best), "result": result}
 
-    def _project_all(self, V: Array, values: Array, alpha: float, kind: str) -> dict[str, Array]:
-        one = {"values": values, "alpha0": alpha, "kind": kind, "passes": -1, "ties": "smaller"}
+    def _project_all(
+        self, V: Array, values: Array, alpha: float, kind: str, rule: Mapping[str, Any]
+    ) -> dict[str, Array]:
+        own = {name: rule[name] for name in ("passes", "ties", "alpha_tolerance", "kept_pass")}
+        one = {"values": values, "alpha0": alpha, "kind": kind, **own}
         if self.knobs.scales == "layer":
             return self.project(V=V, **one)
         columns = [self.project(V=column, **{**one, "alpha0": 0.0}) for column in V.T]
@@ -446,14 +473,6 @@ class Reference(LayerSteps):
             "Q": np.stack([column["Q"] for column in columns], axis=1),
             "alpha": np.array([column["alpha"] for column in columns]),
         }
-
-    def _kept(self, energies: Sequence[float]) -> int:
-        # The last iterate that improved tr(δᵀHδ) by more than 1e-3 over the one kept before it.
-        kept, least = 0, 1e-3 if self.knobs.objective == "2f(G)" else 5e-4
-        for k, energy in enumerate(energies):
-            if energies[kept] - energy > least:
-                kept = k
-        return kept
 
     def _objective(self, H: Array, W: Array, G: Array, theta: Array) -> float:
         measure = self.knobs.objective

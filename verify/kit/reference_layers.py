@@ -16,7 +16,9 @@ from refldnq.layers import (
     Add,
     AvgPool2d,
     BatchNorm,
+    Concat,
     Conv2d,
+    Dropout,
     Flatten,
     GlobalAvgPool,
     Layer,
@@ -76,6 +78,8 @@ class LayerSteps(ABC):
             "shortcut": self._shortcut,
             "globalpool": self._simple,
             "add": self._simple,
+            "concat": self._concat,
+            "dropout": self._dropout,
             "zeropad": self._simple,
         }
         return steps[kind](arrays, inputs)
@@ -201,6 +205,9 @@ class LayerSteps(ABC):
     def _relu(self, arrays: Answers, inputs: Mapping[str, Any]) -> tuple[Answers, Pull]:
         x, knobs = arrays["x"], self.knobs
         answers, pull = self._run(ReLU(), {}, x)
+        if knobs.relu_slope:
+            slope = np.where(x > 0, self.dtype.type(1), self.dtype.type(knobs.relu_slope))
+            return {"y": x * slope}, lambda dy: {"dx": dy * slope}
 
         def wrong(dy: Array) -> Answers:
             if knobs.relu_kept == "gradient":
@@ -213,7 +220,7 @@ class LayerSteps(ABC):
     def _pooled(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "kernel_size": _pair(inputs["kernel"]),
-            "stride": _pair(inputs["stride"]),
+            "stride": _pair(inputs["stride" if self.knobs.pool_stride == "given" else "kernel"]),
             "padding": tuple(int(side) for side in inputs["padding"]),
             "ceil_mode": self.knobs.pool_ceil == "given" and bool(inputs.get("ceil_mode", False)),
         }
@@ -270,10 +277,38 @@ class LayerSteps(ABC):
 
         return {"y": y}, wrong
 
+    def _concat(self, arrays: Answers, inputs: Mapping[str, Any]) -> tuple[Answers, Pull]:
+        knobs, x, x2 = self.knobs, arrays["x"], arrays["x2"]
+        if knobs.concat == "swapped":
+            answers, outer = self._run(Concat(), {}, x2, x)
+            return answers, lambda dy: dict(zip(("dx2", "dx"), outer(dy).values(), strict=True))
+        answers, pull = self._run(Concat(), {}, x, x2)
+        if knobs.concat == "given":
+            return answers, pull
+        return answers, lambda dy: {**pull(dy), "dx2": np.zeros_like(x2)}
+
+    def _dropout(self, arrays: Answers, inputs: Mapping[str, Any]) -> tuple[Answers, Pull]:
+        knobs, x, p = self.knobs, arrays["x"], float(inputs["p"])
+        train = str(inputs.get("mode", "eval")) == "train" or knobs.dropout == "always"
+        mask = self.read(inputs["mask"])
+        mask = 1 - mask if knobs.dropout == "inverted" else mask
+        kept = self.dtype.type(1 if knobs.dropout in ("not divided", "eval scaled") else 1 - p)
+        if not train:
+            factor = np.full_like(x, 1 - p) if knobs.dropout == "eval scaled" else None
+        else:
+            factor = mask / kept
+        answers, pull = self._run(Dropout(p), {} if factor is None else {"mask": factor}, x)
+        if knobs.dropout_grad == "masked" or not train:
+            return answers, pull
+        return answers, lambda dy: {"dx": dy / kept}
+
     def _simple(self, arrays: Answers, inputs: Mapping[str, Any]) -> tuple[Answers, Pull]:
         kind, knobs, x = inputs["layer"], self.knobs, arrays["x"]
         if kind == "add":
             answers, pull = self._run(Add(), {}, x, arrays["x2"])
+            if knobs.add_scale != 1:
+                factor = self.dtype.type(knobs.add_scale)
+                return {"y": answers["y"] * factor}, lambda dy: pull(dy * factor)
             if knobs.add_grad == "both":
                 return answers, pull
             return answers, lambda dy: {"dx": dy, "dx2": np.zeros_like(dy)}

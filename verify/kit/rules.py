@@ -30,7 +30,7 @@ import numpy as np
 
 from refldnq._checks import check_choice
 from refldnq._typing import Array, Float64Array
-from refldnq.verify.kit.contract import positions
+from refldnq.verify.kit.contract import TRAJECTORIES, positions
 
 if TYPE_CHECKING:
     from refldnq.verify.kit.cases import Case
@@ -136,12 +136,17 @@ class _Judge:
         case = self.case
         readable: dict[str, Array] = {}
         found: dict[str, Judgement] = {}
-        for name, want in case.outputs.items():
+        right = case.outputs
+        if case.op in TRAJECTORIES:
+            from refldnq.verify.kit.trajectory import expected
+
+            right = expected(case, self.answers)
+        for name, want in right.items():
             try:
                 readable[name] = read(name, self.answers, want)
             except UnusableError as problem:
                 found[name] = _wrong(name, str(problem))
-        if case.op == "admm":
+        if case.op in TRAJECTORIES:
             from refldnq.verify.kit.trajectory import certificate
 
             if not found:

@@ -11,19 +11,10 @@ from typing import Any
 import numpy as np
 
 from refldnq._checks import check_choice
-from refldnq.verify.kit.contract import (
-    MATTERS,
-    OPERATIONS,
-    Adapter,
-    Answers,
-    Conventions,
-    Info,
-    Question,
-    geometry,
-    to_paper,
-)
+from refldnq.verify.kit.contract import OPERATIONS, Adapter, Answers, Info, Question, to_paper
+from refldnq.verify.kit.convert import under
 from refldnq.verify.kit.diagnose import Explanation, Replays, explain, prefer
-from refldnq.verify.kit.reference import same_padding
+from refldnq.verify.kit.errata import standing
 
 STATES = (
     "pass",
@@ -156,7 +147,7 @@ def run(
     adapter : Adapter
         The implementation.
     cases : iterable of Question
-        What it is asked.
+        What it is asked; withdrawn ones are left out.
     xfail : mapping, optional
         Ids of cases that are expected to fail, with the reason. A case that passes all the same is reported.
     judge : callable, optional
@@ -178,7 +169,7 @@ def run(
     ValueError
         If an expected failure names no case, or two cases share an id.
     """
-    began, listed = time.perf_counter(), tuple(cases)
+    began, listed = time.perf_counter(), standing(cases)
     expected = dict(xfail or {})
     ids = [case.id for case in listed]
     if len(set(ids)) != len(ids):
@@ -292,15 +283,15 @@ def ask(adapter: Adapter, case: Question) -> Answers | None:
 def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outcome:
     if case.op not in info.capabilities:
         return Outcome(case=case, state="not implemented")
-    stated = Conventions.of({k: v for k, v in case.conventions.items() if hasattr(Conventions(), k)})
-    other = [name for name in info.conventions.differences(stated) if _matters(name, case)]
-    if other:
-        return Outcome(case=case, state="inapplicable", messages=(f"declared otherwise: {', '.join(other)}",))
+    right = under(case, info.conventions)
+    if isinstance(right, str):
+        return Outcome(case=case, state="inapplicable", messages=(right,))
+    asked, case = case, right
     if case.kappa > BEYOND / np.finfo(info.dtype).eps:
         why = f"condition number {case.kappa:.0e} is beyond {info.dtype}"
         return Outcome(case=case, state="inapplicable", messages=(why,))
     try:
-        answers = ask(adapter, case)
+        answers = ask(adapter, asked)
     except NotImplementedError as error:
         return Outcome(case=case, state="unanswered", messages=(f"NotImplementedError: {error}",))
     except SystemExit as error:  # neither an answer nor a refusal, and not the end of this run
@@ -338,17 +329,6 @@ def _with_verdicts(adapter: Adapter, info: Info, outcome: Outcome) -> Outcome:
     forced = None if hasattr(adapter, "answer") or not steps else step
     found = verdicts(case, outcome.answers, outcome.state == "pass", forced, info.dtype)
     return replace(outcome, verdicts=found)
-
-
-def _matters(convention: str, case: Question) -> bool:
-    # Whether the right answer depends on it. Often SAME is what the case pads anyway.
-    if convention not in MATTERS.get(case.op, ()):
-        return False
-    if convention != "padding" or "X" not in case.inputs or "weight_shape" not in case.inputs:
-        return True
-    size = np.asarray(case.inputs["X"]).shape[2:]
-    kernel, stride, padding, dilation = geometry(case.inputs)
-    return len(size) == 2 and same_padding(size, kernel, stride, dilation) != padding
 
 
 def explain_all(outcomes: Sequence[Outcome], replays: Replays) -> dict[str, Explanation]:

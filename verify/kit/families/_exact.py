@@ -31,6 +31,7 @@ class Exact:
     margin: Mapping[str, Array] = field(default_factory=dict)
     allowed: Mapping[str, Array] = field(default_factory=dict)
     kappa: float = 1.0
+    trace: Mapping[str, Array] = field(default_factory=dict)
 
 
 def solve(op: str, inputs: Inputs) -> Exact:
@@ -198,16 +199,28 @@ def project(inputs: Inputs) -> Exact:
     )
 
 
-def alternate(V: Array, values: Array, alpha0: Fraction, most: int, ties: str) -> Point:
+def alternate(
+    V: Array,
+    values: Array,
+    alpha0: Fraction,
+    most: int,
+    ties: str,
+    *,
+    tolerance: Fraction = Fraction(0),
+    best: bool = False,
+) -> Point:
     """Q = nearest(V/α), α = VᵀQ/QᵀQ from `alpha0` (mean|V| if that is 0) until α stays, or `most` updates.
 
     An empty Q starts over, once, at mean|V|; that counts as an update. The margin of an element is the least
-    on the way: had it been rounded the other way at any α, all that follows would differ.
+    on the way: had it been rounded the other way at any α, all that follows would differ. With a `tolerance`
+    a smaller change of α ends it; with `best` the pass of least ‖V - G‖ counts, the start included, and
+    nothing starts over.
     """
     default = sum(abs(V)) / len(V) / min(abs(value) for value in values if value)
     alpha = bound = alpha0 if alpha0 > 0 else default
-    count, restarted = 0, False
+    count, restarted = 0, best
     codes, margin, allowed = nearest(V, alpha, values, ties)
+    passed = [(((V - alpha * values[codes]) ** 2).sum(), codes, alpha, bound, allowed)]
     while alpha > 0 and most != 0:
         Q = values[codes]
         top, bottom = Q @ V, Q @ Q
@@ -218,11 +231,14 @@ def alternate(V: Array, values: Array, alpha0: Fraction, most: int, ties: str) -
             new = bound = default
             restarted = True
         count += new != alpha
-        stays, alpha = new == alpha, new
+        stays, alpha = new == alpha or abs(new - alpha) < tolerance, new
+        passed.append((((V - alpha * Q) ** 2).sum(), codes, alpha, bound, allowed))
         if stays or alpha == 0 or 0 < most <= count:
             break
         codes, step_margin, allowed = nearest(V, alpha, values, ties)
         margin = np.minimum(margin, step_margin)
+    if best:
+        _, codes, alpha, bound, allowed = min(passed, key=lambda one: one[0])  # the first of equals
     if alpha == 0 or not values[codes].any():
         return _nothing(V, values, count)
     return Point(codes=codes, alpha=alpha, passes=count, bound=bound, margin=margin, allowed=allowed)
@@ -268,13 +284,13 @@ def nearest(V: Array, alpha: Fraction, values: Array, ties: str) -> tuple[Array,
     return codes, margin, allowed
 
 
-def optimum(V: Array, values: Array, ties: str) -> Point:
+def optimum(V: Array, values: Array, ties: str, *, distinct: bool = True) -> Point:
     """The global optimum of (17): of all roundings, one for every range of α, the one of largest (VᵀQ)²/QᵀQ.
 
     Raises
     ------
     ValueError
-        If another Q is nearly as good.
+        If another Q is nearly as good, unless it need not be `distinct`.
     """
     middles = [(low + high) / 2 for low, high in pairwise(values)]
     breaks = sorted({v / middle for v in V for middle in middles if middle and v / middle > 0})
@@ -288,7 +304,7 @@ def optimum(V: Array, values: Array, ties: str) -> Point:
         if (top := Q @ V) > 0:
             gains[tuple(codes.tolist())] = top**2 / (Q @ Q)
     best, *others = sorted(gains, key=lambda codes: -gains[codes])
-    if others and gains[best] - gains[others[0]] < NEAREST_RIVAL * (V @ V):
+    if distinct and others and gains[best] - gains[others[0]] < NEAREST_RIVAL * (V @ V):
         raise ValueError("`V` must have a distinct optimum.")
     Q = values[np.array(best)]
     alpha = Q @ V / (Q @ Q)
@@ -308,26 +324,62 @@ def dual(inputs: Inputs) -> Exact:
     )
 
 
+RULES: Mapping[str, Any] = {
+    "alpha_start": "mean_v",
+    "restart": "warm",
+    "passes": -1,
+    "alpha_tolerance": 0.0,
+    "kept_pass": "last",
+    "ties": "smaller",
+    "stop": "none",
+    "refit": False,
+    "distinct": True,
+}
+"""What a question about ADMM says in addition if it is asked under other conventions than the paper's, and
+what holds if it does not; ``alpha_start`` is the convention `alpha0`. ``distinct``: whether a point that is
+nearly as good as the exact projection's spoils the question."""
+
+STILL = Fraction(1e-9)
+"""Share of ‖W‖ below which ‖Θ - G‖ and the change of G count as none, for the stopping rule."""
+
+LEAST_GAIN = Fraction(1e-3)
+"""Least improvement of 2f for the stopping rule of the released code."""
+
+
 def admm(inputs: Inputs) -> Exact:
-    """K iterations of (15)-(18); the first projection starts at mean|V|, later ones at the last α."""
+    """K iterations of (15)-(18); the first projection starts at mean|V|, later ones at the last α.
+
+    What the inputs say under the names of `RULES` changes that.
+    """
     H, W, G, lam = (fractions(inputs[name]) for name in ("H", "W_bar", "G0", "lam0"))
     values, rho = fractions(inputs["values"]), Fraction(inputs["rho"])
+    rule = {**RULES, **{name: inputs[name] for name in RULES if name in inputs}}
     A = H + rho * fractions(np.eye(len(H)))
     back, HW = inverse(A), H @ W
     names = ("Theta", "V", "Q", "alpha", "G", "lam")
     outputs: dict[str, Any] = {name: [] for name in names}
     bound: dict[str, Any] = {name: [] for name in ("V", "alpha", "G", "lam")}
     margin, allowed, alpha, points = [], [], Fraction(0), [G]
-    bounds = [abs(G)]
-    for _ in range(int(inputs["K"])):
+    bounds, passes = [abs(G)], []
+    first = abs(W).sum() / W.size if rule["alpha_start"] == "mean_w" else Fraction(0)
+    stopping = _Stopping(str(rule["stop"]), W, _energy(H, W, G))
+    for k in range(int(inputs["K"])):
         Theta = back @ (HW + rho * (G - lam))  # [LDNQ] (15)
         V = Theta + lam
         bound["V"].append(abs(Theta) + abs(lam))
         if inputs["projection"] == "exact":
-            found = optimum(V.ravel(), values, "smaller")
+            found = optimum(V.ravel(), values, rule["ties"], distinct=bool(rule["distinct"]))
         else:
-            found = alternate(V.ravel(), values, alpha, -1, "smaller")  # [LDNQ] (16)-(17)
-        alpha, Q = found.alpha, values[found.codes].reshape(W.shape)
+            found = alternate(  # [LDNQ] (16)-(17)
+                V.ravel(),
+                values,
+                first if k == 0 or rule["restart"] == "cold" else alpha,
+                int(rule["passes"]),
+                rule["ties"],
+                tolerance=Fraction(rule["alpha_tolerance"]),
+                best=rule["kept_pass"] == "best",
+            )
+        alpha, Q, last = found.alpha, values[found.codes].reshape(W.shape), G
         G = alpha * Q
         bound["lam"].append(abs(lam) + abs(Theta) + abs(G))
         bound["alpha"].append(found.bound)
@@ -335,15 +387,25 @@ def admm(inputs: Inputs) -> Exact:
         bounds.append(bound["G"][-1])
         lam = lam + Theta - G  # [LDNQ] (18)
         points.append(G)
+        passes.append(found.passes)
         codes = found.codes.reshape(W.shape)
         for name, array in zip(names, (Theta, V, codes, alpha, G, lam), strict=True):
             outputs[name].append(array)
         margin.append(found.margin.reshape(W.shape))
         allowed.append(found.allowed.reshape(W.shape))
-    E = [((point - W) * (H @ (point - W))).sum() / 2 for point in points]  # [LDNQ] (10)
+        if stopping.after(_energy(H, W, G), Theta - G, G - last):
+            break
+    E = stopping.E
     sizes = [abs(point) + abs(W) for point in points]
-    best = min(range(len(E)), key=lambda k: E[k])  # the first of equals
+    best = stopping.best
     chosen = best if inputs["returned"] == "best" else len(E) - 1
+    result, result_bound = points[chosen], bounds[chosen]
+    if rule["refit"] and (bottom := (result * (H @ result)).sum()) > 0:
+        factor = max((result * HW).sum(), Fraction(0)) / bottom
+        terms = (abs(result) * (abs(H) @ abs(W))).sum() + factor * (
+            abs(result) * (abs(H) @ abs(result))
+        ).sum()
+        result, result_bound = result * factor, abs(result) * terms / bottom
     traces = {
         name: np.array(arrays, dtype=np.int8 if name == "Q" else object) for name, arrays in outputs.items()
     }
@@ -352,7 +414,7 @@ def admm(inputs: Inputs) -> Exact:
             **traces,
             "E": np.array(E),
             "best": np.array(best, dtype=np.int64),
-            "result": points[chosen],
+            "result": result,
         },
         compare={
             "Theta": "backward",
@@ -368,12 +430,52 @@ def admm(inputs: Inputs) -> Exact:
         bound={
             **{name: np.array(arrays, dtype=object) for name, arrays in bound.items()},
             "E": np.array([(size * (abs(H) @ size)).sum() / 2 for size in sizes]),
-            "result": bounds[chosen],
+            "result": result_bound,
         },
-        margin={"Q": np.stack(margin), "best": np.array(_lead(E, best))},
+        margin={"Q": np.stack(margin), "best": np.array(min(_lead(E, best), stopping.margin))},
         allowed={"Q": np.stack(allowed)},
         kappa=_condition(A, back),
+        trace=_trace(inputs, traces, passes, stopping),
     )
+
+
+def _energy(H: Array, W: Array, G: Array) -> Fraction:
+    return Fraction(((G - W) * (H @ (G - W))).sum() / 2)  # [LDNQ] (10)
+
+
+class _Stopping:
+    # When ADMM stops, which G is the best so far, and the least relative distance of a decision.
+    def __init__(self, rule: str, W: Array, start: Fraction) -> None:
+        self.rule, self.size = rule, (W**2).sum()
+        self.E, self.best, self.idle, self.margin = [start], 0, 0, float("inf")
+        self.kept: list[int] = []  # the best after each iteration
+
+    def after(self, energy: Fraction, rest: Array, change: Array) -> bool:
+        least, gain = self.E[self.best], LEAST_GAIN if self.rule == "ascend3" else Fraction(0)
+        self.E.append(energy)
+        better = 2 * (least - energy) > gain
+        self.best, self.idle = (len(self.E) - 1, 0) if better else (self.best, self.idle + 1)
+        self.kept.append(self.best)
+        if self.rule == "ascend3":
+            off = abs(2 * (least - energy) - gain) / (2 * (least + energy) + gain)
+            self.margin = min(self.margin, float(off))
+            return self.idle >= 3
+        return self.rule == "fixed_point" and max((rest**2).sum(), (change**2).sum()) <= STILL**2 * self.size
+
+
+def _trace(
+    inputs: Inputs, traces: Mapping[str, Array], passes: list[int], stopping: _Stopping
+) -> dict[str, Array]:
+    # What goes into each iteration and what comes out of it.
+    before = {
+        f"{name}_in": np.concatenate([fractions(inputs[start])[None], traces[key][:-1]])
+        for name, start, key in (("G", "G0", "G"), ("L", "lam0", "lam"))
+    }
+    after = {"L" if name == "lam" else name: array for name, array in traces.items()}
+    counts = {
+        name: np.array(array, dtype=np.int64) for name, array in (("passes", passes), ("best", stopping.kept))
+    }
+    return {**before, **after, "E": np.array(stopping.E[1:]), **counts}
 
 
 def _lead(E: list[Fraction], best: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
@@ -17,13 +18,15 @@ GRADIENTS: Mapping[str, str] = {"x": "dx", "x2": "dx2", "weight": "dweight", "bi
 """The answer that is the gradient with respect to an input."""
 
 
-def forward(inputs: Inputs) -> dict[str, Array]:
+def forward(inputs: Inputs, *, near: bool = False) -> dict[str, Array]:
     """The output of one layer, and its new running statistics in train mode.
 
     Parameters
     ----------
     inputs : mapping
         Of the operation ``forward``; arrays of floats or of numbers.
+    near : bool, optional
+        Whether irrational roots may be near fractions; else they are refused.
 
     Returns
     -------
@@ -42,13 +45,18 @@ def forward(inputs: Inputs) -> dict[str, Array]:
     if kind == "conv2d":
         return {"y": _biased(_convolve(x, inputs), inputs)}
     if kind == "batchnorm":
-        return _normalize(x, inputs)
+        return _normalize(x, inputs, near)
     if kind == "relu":
         return {"y": _map(x, Number.clipped)}
     if kind == "flatten":
         return {"y": x.reshape(len(x), -1)}
     if kind == "add":
         return {"y": x + numbers(inputs["x2"])}
+    if kind == "concat":
+        return {"y": np.concatenate([x, numbers(inputs["x2"])], axis=1)}
+    if kind == "dropout":
+        kept = 1 - number(Fraction(inputs["p"]))
+        return {"y": _dropped(x, inputs["mask"], kept) if inputs.get("mode", "eval") == "train" else x}
     if kind == "zeropad":
         return {"y": _pad(x, inputs["padding"], number(0))}
     if kind == "globalpool":
@@ -64,7 +72,7 @@ def forward(inputs: Inputs) -> dict[str, Array]:
     return {"y": _pool(x, inputs)}
 
 
-def backward(inputs: Inputs) -> dict[str, Array]:
+def backward(inputs: Inputs, *, near: bool = False) -> dict[str, Array]:
     """Gradients of ⟨dy, y⟩ in everything that the layer has, arrays of numbers.
 
     Examples
@@ -75,7 +83,7 @@ def backward(inputs: Inputs) -> dict[str, Array]:
     """
     names = [name for name in GRADIENTS if name in inputs and np.ndim(inputs[name]) and np.size(inputs[name])]
     arrays = {name: numbers(inputs[name]) for name in names}
-    y = forward({**inputs, **arrays})["y"]
+    y = forward({**inputs, **arrays}, near=near)["y"]
     return {
         GRADIENTS[name]: found
         for name, found in zip(names, pull(y, numbers(inputs["dy"]), arrays.values()), strict=True)
@@ -106,6 +114,13 @@ def pull(y: Array, dy: Array, arrays: Any) -> list[Array]:
 def _map(x: Array, of: Any) -> Array:
     y = np.empty(x.shape, dtype=object)
     y.ravel()[:] = [of(one) for one in x.ravel()]
+    return y
+
+
+def _dropped(x: Array, mask: Any, kept: Number) -> Array:
+    y = np.full(x.shape, number(0), dtype=object)
+    for index in np.argwhere(np.asarray(mask) != 0):
+        y[tuple(index)] = x[tuple(index)] / kept
     return y
 
 
@@ -140,7 +155,7 @@ def _convolve(x: Array, inputs: Inputs) -> Array:
     return y
 
 
-def _normalize(x: Array, inputs: Inputs) -> dict[str, Array]:
+def _normalize(x: Array, inputs: Inputs, near: bool) -> dict[str, Array]:
     scale, shift = numbers(inputs["weight"]), numbers(inputs["bias"])
     kept_mean, kept_var = numbers(inputs["running_mean"]), numbers(inputs["running_var"])
     eps, train = Number(inputs["eps"]), inputs.get("mode", "eval") == "train"
@@ -156,7 +171,7 @@ def _normalize(x: Array, inputs: Inputs) -> dict[str, Array]:
             new = Number(inputs["momentum"])
             statistics["new_running_mean"][c] = (1 - new) * kept_mean[c] + new * mean
             statistics["new_running_var"][c] = (1 - new) * kept_var[c] + new * _mean(squares, len(values) - 1)
-        factor = scale[c] * (variance + eps).sqrt().inverse()
+        factor = scale[c] * (variance + eps).sqrt(near=near).inverse()
         y[:, c] = _map(x[:, c], lambda one, m=mean, f=factor, b=shift[c]: (one - m) * f + b)
     return {"y": y, **statistics} if train else {"y": y}
 

@@ -76,6 +76,7 @@ def make(
         bound={key: rounded(value) for key, value in found.bound.items()},
         margin=found.margin,
         allowed=found.allowed,
+        trace={key: rounded(value) for key, value in found.trace.items()},
         kappa=found.kappa,
         scored=scored,
     )

@@ -107,17 +107,19 @@ class Number:
         slope.carried = 2 * carried * float(abs(value))
         return found._from(self.size * float(value) ** 2, self.depth + 1, carried, (self, slope))
 
-    def sqrt(self) -> Number:
-        """The root.
+    def sqrt(self, *, near: bool = False) -> Number:
+        """The root; if it may be `near`, to 160 bits where it is irrational.
 
         Raises
         ------
         ValueError
-            If it is irrational.
+            If it is irrational, and must not be near.
         """
         top, bottom = self.value.numerator, self.value.denominator
         root = Fraction(isqrt(top), isqrt(bottom)) if top > 0 else Fraction(0)
-        if root**2 != self.value or not root:
+        if near and root**2 != self.value:
+            root = Fraction(isqrt((top << 640) // bottom), 1 << 320)
+        elif root**2 != self.value or not root:
             raise ValueError(f"`value` must be the square of a positive fraction, got {self.value}.")
         size, carried = self.size / float(root), self.carried / (2 * float(root))
         slope = Number(1 / (2 * root), size / (2 * float(root) ** 2), self.depth + 2)

@@ -167,6 +167,16 @@ def _dyadic() -> Iterator[Case]:
         catches="best-of-equals",
         near=True,
     )
+    W = np.array([[3.0], [3.0], [1.0], [-1.0]])
+    yield make(
+        "admm",
+        "on-thresholds",
+        "V = (3/2, 3/2, 1/2, -1/2) at α = 1: every entry is halfway between two levels",
+        given(2 * np.eye(4), W, POWERS[5], 2.0, 1, 0 * W, 0 * W),
+        tier="exact-dyadic",
+        catches="ties-larger ties-zero",
+        near=True,
+    )
 
 
 def _degenerate() -> Iterator[Case]:

@@ -16,7 +16,7 @@ from refldnq.verify.kit.families._scalar import bounds, values
 
 Inputs = Mapping[str, Any]
 
-EXACT_KINDS = ("relu", "maxpool", "flatten", "zeropad", "shortcut")
+EXACT_KINDS = ("relu", "maxpool", "flatten", "concat", "zeropad", "shortcut")
 """Layers that compute nothing: their outputs are compared for equality."""
 
 
@@ -235,8 +235,8 @@ def _units() -> Iterator[Case]:
         {"layer": "relu", "x": x},
         seed=761,
         tier="exact-dyadic",
-        back="relu-derivative-one-at-zero relu-derivative-half-at-zero relu-clips-gradient",
-        only="backward",
+        ahead="relu-leaks",
+        back="relu-derivative-one-at-zero relu-derivative-half-at-zero relu-clips-gradient relu-leaks",
     )
     yield from _both(
         "relu-dead",
@@ -262,8 +262,8 @@ def _units() -> Iterator[Case]:
         {"layer": "add", "x": x, "x2": draws(764, x.shape, -64, 64, 32)},
         seed=765,
         tier="exact-dyadic",
-        back="add-gradient-one-branch",
-        only="backward",
+        ahead="add-averages",
+        back="add-gradient-one-branch add-averages",
     )
     yield from _both(
         "zeropad",
@@ -333,8 +333,8 @@ def _pools() -> Iterator[Case]:
         },
         seed=783,
         tier="exact-dyadic",
+        ahead="pool-windows-apart",
         back="maxpool-gradient-to-all maxpool-gradient-shared maxpool-gradient-to-last",
-        only="backward",
     )
     yield from _both(
         "maxpool-ceil",
@@ -379,9 +379,59 @@ def _pools() -> Iterator[Case]:
     )
 
 
+def _branches() -> Iterator[Case]:
+    x = draws(900, (2, 2, 2, 3), -64, 64, 16)
+    yield from _both(
+        "concat",
+        "two channels, then three",
+        {"layer": "concat", "x": x, "x2": draws(901, (2, 3, 2, 3), -64, 64, 32)},
+        seed=902,
+        tier="exact-dyadic",
+        ahead="concat-order-swapped",
+        back="concat-order-swapped concat-gradient-one-branch",
+    )
+    yield from _both(
+        "concat-features",
+        "features of two branches, the second one wider",
+        {"layer": "concat", "x": draws(903, (3, 2), -64, 64, 16), "x2": draws(904, (3, 4), -64, 64, 32)},
+        seed=905,
+        tier="exact-dyadic",
+        ahead="concat-order-swapped",
+        back="concat-order-swapped concat-gradient-one-branch",
+    )
+    mask = np.array([[1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0]])
+    given = {"layer": "dropout", "x": draws(906, (3, 4), 1, 64, 16), "mask": mask}
+    yield from _both(
+        "dropout-train",
+        "train mode, p = 1/4: what is kept is divided by 3/4",
+        {**given, "p": 0.25, "mode": "train"},
+        seed=907,
+        ahead="dropout-not-divided dropout-mask-inverted dropout-in-eval-scaled",
+        back="dropout-not-divided dropout-mask-inverted dropout-gradient-everywhere dropout-in-eval-scaled",
+    )
+    yield from _both(
+        "dropout-half",
+        "train mode, p = 1/2: nothing rounds",
+        {**given, "x": draws(908, (3, 4), -64, 64, 16), "p": 0.5, "mode": "train"},
+        seed=909,
+        tier="exact-dyadic",
+        ahead="dropout-not-divided dropout-mask-inverted",
+        back="dropout-not-divided dropout-mask-inverted dropout-gradient-everywhere",
+    )
+    yield from _both(
+        "dropout-eval",
+        "eval mode: the identity, mask or not",
+        {**given, "p": 0.25, "mode": "eval"},
+        seed=910,
+        tier="exact-dyadic",
+        ahead="dropout-in-eval dropout-in-eval-scaled",
+        back="dropout-in-eval dropout-in-eval-scaled",
+    )
+
+
 def cases() -> Iterator[Case]:
     """All layers."""
-    for family in (_linear, _convolutions, _normalizations, _units, _pools):
+    for family in (_linear, _convolutions, _normalizations, _units, _pools, _branches):
         yield from family()
     x = draws(795, (2, 3), -8, 8, 4)
     weight = draws(796, (2, 3), -8, 8, 4)

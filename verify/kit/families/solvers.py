@@ -160,7 +160,7 @@ def _solution(
         raise ValueError(f"`inputs` of solve/{name} must have margins of {CLEAR}, got {margin.min()}.")
     H, W, levels = (fractions(inputs[key]) for key in ("H", "W", "values"))
     G = levels[codes] * alpha
-    kappa = _condition(H)
+    kappa = condition(H)
     # The scale comes out of solves.
     scale = abs(alpha) * int(np.ceil(kappa)) * 30 * W.size if inputs["kind"] == "scaled" else Fraction(0)
     return Case(
@@ -184,7 +184,14 @@ def _solution(
     )
 
 
-def _condition(H: Array) -> float:
+def condition(H: Array) -> float:
+    """The condition number in the norm of largest row sums, to two digits.
+
+    Examples
+    --------
+    >>> condition(fractions(np.diag([1.0, 4.0])))
+    4.0
+    """
     found = abs(H).sum(axis=1).max() * abs(inverse(H)).sum(axis=1).max()
     return float(f"{float(found):.1e}")
 
