@@ -51,7 +51,7 @@ _ALL = (
         "ttq-twn",
         "TTQ, TWN start",
         CODE,
-        Trained(ttq.method, ttq.SCALED, ttq.PUBLISHED, ttq.TtqSettings(init="twn")),
+        Trained(ttq.method, ttq.SCALED_TWN, ttq.PUBLISHED, ttq.TtqSettings(init="twn")),
     ),
     _trains("inq", "INQ", CODE, Trained(inq.method, inq.SCALED, inq.PUBLISHED)),
     _trains("lata", "LATa", CODE, _lat("approximate")),

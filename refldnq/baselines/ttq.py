@@ -5,7 +5,7 @@ A weight is one of -Wn, 0, Wp; the two scales of a layer are trained with everyt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -35,10 +35,16 @@ PUBLISHED = Schedule(
 SCALED = Schedule(
     epochs=80,
     batch_size=50,
-    learning_rate=0.05,
+    learning_rate=3e-3,
     weight_decay=2e-4,
     origin="chosen here, for 500 images; momentum and penalty [code]",
 )
+"""Rates: after 4 epochs on 500 images a ResNet-20 had 54.3 % of 2,000 held-out training images right; 51.4 %
+with 0.001, 37.7 % with 0.01, 12.0 % with 0.05."""
+
+SCALED_TWN = replace(SCALED, learning_rate=3e-4)
+"""For the start at the mean magnitudes: behind batch normalization, scales of a tenth have gradients that are
+ten times as large. After 4 epochs 38.2 % were right, 38.1 % with 0.0001; after 8 with 0.005, 9.9 %."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
