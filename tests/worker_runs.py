@@ -2,7 +2,7 @@
 
 Run as a program: ``python worker_runs.py dask|poison FOLDER``; it prints what happened as JSON. A run here
 is half a second of sleep that leaves a note when it begins and when it ends, but for one that kills every
-process it is given to. With ``poison``, processes of joblib do them; with ``dask``, a cluster of two processes,
+process it is given to. With ``poison``, processes of joblib do them; with ``dask``, a cluster of two,
 one of which is killed from outside, too, in the middle of a run.
 """
 
