@@ -1,9 +1,9 @@
 """Runs by workers in processes of their own, one of which is killed in the middle of a run.
 
-Run as a program: ``python worker_runs.py dask|poison FOLDER``; it prints what happened as JSON. A run here is
-half a second of sleep that leaves a note when it begins and when it ends. With ``dask``, a cluster of two
-processes does them, one of which is killed from outside in the middle of a run; with ``poison``, processes of
-joblib do, and one of the runs kills its own process.
+Run as a program: ``python worker_runs.py dask|poison FOLDER``; it prints what happened as JSON. A run here
+is half a second of sleep that leaves a note when it begins and when it ends, but for one that kills every
+process it is given to. With ``poison``, processes of joblib do them; with ``dask``, a cluster of two,
+one of which is killed from outside, too, in the middle of a run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def tasks(count: int) -> list[Task]:
     ]
 
 
-def sleeper(folder: str, poison: int | None) -> Any:
+def sleeper(folder: str) -> Any:
     """What a worker does with a task."""
 
     def work(task: Task) -> TaskOutcome:
@@ -48,7 +48,7 @@ def sleeper(folder: str, poison: int | None) -> Any:
             return work_on(task)
         name = f"{task.run.seed}-{os.getpid()}"
         (Path(folder) / f"begin-{name}").touch()
-        if task.run.seed == poison:
+        if task.run.seed == POISON:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(SECONDS)
         (Path(folder) / f"end-{name}").touch()
@@ -64,7 +64,7 @@ def kill_one(folder: Path, killed: list[tuple[int, int]]) -> None:
         ended = {path.name.removeprefix("end-") for path in folder.glob("end-*")}
         for path in folder.glob("begin-*"):
             name = path.name.removeprefix("begin-")
-            if ended and name not in ended:
+            if ended and name not in ended and not name.startswith(f"{POISON}-"):
                 seed, pid = map(int, name.split("-"))
                 os.kill(pid, signal.SIGKILL)
                 killed.append((seed, pid))
@@ -92,7 +92,7 @@ def experiment(kind: str, folder: Path) -> dict[str, Any]:
             store,
             workers,
             on_outcome=lambda task, outcome, kept: told.append((task.run.seed, kept)),
-            work=sleeper(str(folder), POISON if kind == "poison" else None),
+            work=sleeper(str(folder)),
         )
     return {
         "rows": [[row.run.seed, row.state, row.tries, row.reason, row.result] for row in store.rows()],

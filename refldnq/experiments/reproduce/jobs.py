@@ -8,7 +8,9 @@ here, where a broken pool of processes is replaced.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,10 @@ from refldnq.experiments.reproduce.store import Store, run_id
 from refldnq.experiments.run import Event
 
 BREAKS = 2
-"""A broken pool starts anew at full width so often; then runs are handed out singly, to find the guilty."""
+"""A broken pool starts anew at full width so often; then runs are handed out singly, to find the guilty.
+
+On a cluster, a run that was on so many workers as they died is not begun again.
+"""
 
 Tell = Callable[[PlannedRun, Event], None]
 
@@ -203,7 +208,7 @@ def execute(
             try:
                 for outcome in pool(work, claimed(batch)):
                     keep(outcome)
-            except _broken() as broken:
+            except BrokenExecutor as broken:
                 breaks += 1
                 if len(batch) == 1 and batch[0].id in open_ids:
                     words = " ".join(str(broken).split())
@@ -211,16 +216,28 @@ def execute(
                 store.release(owner)
 
 
-def _broken() -> tuple[type[BaseException], ...]:
-    # What a pool raises when a worker has died and its task cannot be given to another.
-    from concurrent.futures import BrokenExecutor
+@dataclass(frozen=True)
+class _Counted:
+    """Work on a cluster that counts its beginnings, where the count survives the worker.
 
-    kinds: list[type[BaseException]] = [BrokenExecutor]
-    try:
-        from distributed.scheduler import KilledWorker
-    except ImportError:
-        return tuple(kinds)
-    return (*kinds, KilledWorker)
+    Dask gives up a task whose workers keep dying, and joblib's backend waits for such a task forever: a run
+    that kills its workers must end before.
+    """
+
+    work: Work
+    session: str
+
+    def __call__(self, task: Task) -> TaskOutcome:
+        from distributed import get_client
+
+        client, place = get_client(), ["refldnq", self.session, task.id]
+        begun = client.get_metadata(place, 0)
+        if begun >= BREAKS:
+            return TaskOutcome(id=task.id, reason=f"its process died: {begun} workers did that had it")
+        client.set_metadata(place, begun + 1)
+        outcome = self.work(task)
+        client.set_metadata(place, begun)  # what is lost now, and done again, was not its fault
+        return outcome
 
 
 Pool = Callable[[Work, Iterator[Task]], Iterator[TaskOutcome]]
@@ -249,6 +266,8 @@ def _pool(workers: Workers) -> Iterator[Pool]:
             parallel = joblib.Parallel(
                 n_jobs=count, batch_size=1, pre_dispatch="n_jobs", return_as="generator_unordered"
             )
+            if workers.dask is not None:
+                work = _Counted(work, uuid.uuid4().hex)
             found: Iterator[TaskOutcome] = parallel(joblib.delayed(work)(task) for task in tasks)
             return found
 
