@@ -67,7 +67,8 @@ class OwnStart(Other):
     def admm(self, **inputs: Any) -> dict[str, Any]:
         W, H, levels = (self.read(inputs[name]) for name in ("W_bar", "H", "values"))
         passes = 0 if self.start == "direct" else -1
-        found = self.project(V=W, values=levels, alpha0=0.0, passes=passes)
+        kind = inputs["projection"]
+        found = self.project(V=W, values=levels, alpha0=0.0, passes=passes, kind=kind)
         if self.start == "direct":
             mean = np.abs(W).mean()
             found = self.project(V=W, values=levels, alpha0=mean, passes=0)

@@ -358,6 +358,12 @@ class _Walk:
         self.rule = {**RULES, **{name: inputs[name] for name in RULES if name in inputs}}
         start = float(np.abs(self.W).mean()) if self.rule["alpha_start"] == "mean_w" else 0.0
         self.alpha0 = float(inputs.get("alpha0", 0.0)) or start
+        # Roundings of a start that the implementation computes itself: of α, then of -H(G⁰ - W)/ρ.
+        self.own_start = case.conventions.get("start", "projection") != "projection"
+        self.loose = np.zeros_like(self.W)
+        if case.conventions.get("start") == "guaranteed":
+            size = np.abs(self.H) @ (np.abs(self.G0) + np.abs(self.W)) / self.rho
+            self.loose = size * (len(self.H) + 2 * self.W.size + 12) / 4
 
     def point(self, k: int) -> Array:
         return self.G0 if k == 0 else self.own["G"][k - 1].astype(np.float64)
@@ -369,11 +375,12 @@ class _Walk:
             theta, V = own["Theta"][k].astype(np.float64), own["V"][k].astype(np.float64)
             where = {"H": self.H, "W_bar": self.W, "G": G, "lam": lam}
             yield _at(k, residual("Theta", theta, **where, rho=self.rho, u=u))
-            yield _at(k, within("V", V, theta + lam, np.abs(theta) + np.abs(lam), 4.0, u))
+            loose = self.loose if k == 0 else 0.0
+            yield _at(k, within("V", V, theta + lam, np.abs(theta) + np.abs(lam) + loose, 4.0, u))
             for columns in self.columns:
                 yield from (_at(k, one) for one in self.projected(k, V, columns))
             new = own["G"][k].astype(np.float64)
-            size = np.abs(lam) + np.abs(theta) + np.abs(new)
+            size = np.abs(lam) + np.abs(theta) + np.abs(new) + loose
             yield _at(k, within("lam", own["lam"][k], lam + theta - new, size, 4.0, u))  # [LDNQ] (18)
         yield from self.energies()
         yield from self.returned()
@@ -458,7 +465,8 @@ class _Walk:
         if self.rule["refit"]:
             yield self.refitted(G)
             return
-        yield within("result", self.own["result"], G, np.abs(G), 1.0, self.u)
+        limit = 2.0 * (G.size + 4) if self.own_start and chosen == 0 else 1.0
+        yield within("result", self.own["result"], G, np.abs(G), limit, self.u)
 
     def slack(self, k: int) -> float:
         # What roundings may do to the objective of point k.
