@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from refldnq.baselines import distilquant, dq, exnn, inq, lat, ldnq_minus, trn, ttq, vq
-from refldnq.baselines.base import Baseline, BaselineResult, Run
+from refldnq.baselines.base import Baseline, BaselineResult, Runner
 from refldnq.baselines.loop import EpochRecord, LoopState
 from refldnq.baselines.runs import Computed, Trained
 from refldnq.baselines.schedule import Schedule
@@ -21,11 +21,11 @@ from refldnq.baselines.schedule import Schedule
 CODE, PAPER, MEMORY = "[code]", "[paper]", "[memory], re-derived"
 
 
-def _trains(name: str, label: str, origin: str, run: Run) -> Baseline:
+def _trains(name: str, label: str, origin: str, run: Runner) -> Baseline:
     return Baseline(name, label, trains=True, needs_labels=True, origin=origin, run=run)
 
 
-def _computes(name: str, label: str, origin: str, run: Run) -> Baseline:
+def _computes(name: str, label: str, origin: str, run: Runner) -> Baseline:
     return Baseline(name, label, trains=False, needs_labels=False, origin=origin, run=run)
 
 
@@ -82,7 +82,7 @@ __all__ = [
     "BaselineResult",
     "EpochRecord",
     "LoopState",
-    "Run",
+    "Runner",
     "Schedule",
     "names",
 ]

@@ -50,7 +50,7 @@ class BaselineResult:
     history: tuple[EpochRecord, ...]
 
 
-class Run(Protocol):
+class Runner(Protocol):
     """How every baseline is called.
 
     Parameters
@@ -128,7 +128,7 @@ class Baseline:
         Where its definition comes from: ``[code]``, the method's public code; ``[paper]``, L-DNQ's paper;
         ``[memory], re-derived``, from memory of the method's paper, not verified.
     run : callable
-        See `Run`.
+        See `Runner`.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Baseline:
     trains: bool
     needs_labels: bool
     origin: str
-    run: Run
+    run: Runner
 
 
 def chosen_layers(network: Network, layers: tuple[str, ...] | None) -> tuple[str, ...]:

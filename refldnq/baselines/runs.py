@@ -22,7 +22,7 @@ from refldnq.network import Network
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A baseline that trains; called as `refldnq.baselines.base.Run` says.
+    """A baseline that trains; called as `refldnq.baselines.base.Runner` says.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A baseline that computes quantized weights; called as `refldnq.baselines.base.Run` says.
+    """A baseline that computes quantized weights; called as `refldnq.baselines.base.Runner` says.
 
     Parameters
     ----------
