@@ -77,7 +77,7 @@ def build(
         One of `NAMES`.
     rng : numpy.random.Generator
         Draws the weights.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32; with the latter large networks take half the memory at every moment.
     **options
         Options of the architecture's own function in place of its defaults, such as ``widen`` and ``dropout``

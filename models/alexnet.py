@@ -53,7 +53,7 @@ def alexnet(
         Rate before the hidden linear layers; 0 leaves the layers out, but keeps their numbers.
     classes : int, optional
         Number of outputs.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 (490 MB) or float32.
 
     Returns

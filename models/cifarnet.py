@@ -39,7 +39,7 @@ def cifarnet(
         Units of each hidden linear layer; 1024 in the papers.
     batch_norm : bool, optional
         Whether every layer but the last is followed by batch normalization, which then has the bias.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32.
 
     Returns

@@ -21,7 +21,7 @@ def cnn_digits(rng: np.random.Generator, *, dtype: npt.DTypeLike = np.float64) -
     ----------
     rng : numpy.random.Generator
         Draws the weights: He-normal, batch normalization at the identity.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32.
 
     Returns

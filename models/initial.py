@@ -24,7 +24,7 @@ def initial_params(
         The graph.
     rng : numpy.random.Generator
         Draws the weights in the order of the nodes.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32. Weights are drawn in this type, so that single precision never takes the memory of
         double; the two types' weights are different draws.
 

@@ -25,7 +25,7 @@ def lenet5(rng: np.random.Generator, *, dtype: npt.DTypeLike = np.float64) -> Ne
     ----------
     rng : numpy.random.Generator
         Draws the weights: He-normal, biases zero.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32.
 
     Returns

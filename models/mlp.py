@@ -33,7 +33,7 @@ def mlp_digits(
         Units of each hidden layer; two layers, chosen here.
     batch_norm : bool, optional
         Whether every hidden layer is followed by batch normalization, which then has the bias.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32.
 
     Returns

@@ -39,7 +39,7 @@ def resnet_cifar(
         Draws the weights: He-normal, batch normalization at the identity.
     option : {'A', 'B'}, optional
         Shortcuts across a change of shape; A is what the paper of the network uses on CIFAR-10.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32.
 
     Returns

@@ -45,7 +45,7 @@ def resnet_imagenet(
         Number of outputs.
     width : int, optional
         Channels of the first stage's 3x3 convolutions, 64 in the paper; each later stage has twice as many.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32.
 
     Returns

@@ -75,7 +75,7 @@ def squeezenet(
         Rate before the last convolution; 0 leaves the layer out.
     classes : int, optional
         Number of outputs.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32.
 
     Returns

@@ -51,7 +51,7 @@ def vgg_distilquant(
         Units of each hidden linear layer.
     batch_norm, dropout : bool, optional
         Whether these layers are there; both in the code's experiment on CIFAR-10.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32.
 
     Returns

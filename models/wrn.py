@@ -43,7 +43,7 @@ def wrn(
         Rate between the convolutions of a block; 0 leaves the layers out.
     bias : bool, optional
         Whether convolutions have biases.
-    dtype : dtype, optional
+    dtype : numpy.dtype, optional
         float64 or float32; WRN-28-20 has 146 million parameters.
 
     Returns

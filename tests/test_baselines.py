@@ -27,7 +27,7 @@ from refldnq.baselines import (
     names,
     ttq,
 )
-from refldnq.baselines.loop import Method, Point, begin, fit
+from refldnq.baselines.loop import Method, TrainingPoint, begin, fit
 from refldnq.baselines.retrain import RETRAIN, Retrain
 from refldnq.errors import FormatError
 from refldnq.experiments import baseline_checkpoint
@@ -260,9 +260,9 @@ def test_whatever_a_state_lost_would_be_seen(lost: str) -> None:
     fresh = begin(lat.method(NETWORK, LAYERS, 3), SHORT, np.random.default_rng(7))
     point = state.point
     if lost == "optimizer":
-        point = Point(point.latent, point.memory, fresh.point.optimizer)
+        point = TrainingPoint(point.latent, point.memory, fresh.point.optimizer)
     elif lost == "memory":
-        point = Point(point.latent, fresh.point.memory, point.optimizer)
+        point = TrainingPoint(point.latent, fresh.point.memory, point.optimizer)
     else:
         state = replace(state, **{lost: getattr(fresh, lost)})
     assert bits(run("late", state=states[0]).network) == bits(whole.network)
@@ -368,7 +368,7 @@ def test_inqs_phases_restart_rate_and_momentum() -> None:
     state = begin(method, plan, np.random.default_rng(0))
     latent, _ = state.point.latent, state.point.memory
     heavy = plan.rule().step(latent, latent, state.point.optimizer, rate=0.1, count=1)[1]
-    going = Point(latent, state.point.memory, heavy)
+    going = TrainingPoint(latent, state.point.memory, heavy)
     assert method.begin_epoch(1, going, plan) is going
     assert not method.begin_epoch(3, going, plan).optimizer["fc"]["weight"][0].any()
     with pytest.raises(ValueError, match="`portions` must ascend"):

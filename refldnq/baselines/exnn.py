@@ -21,8 +21,8 @@ from refldnq.baselines.loop import (
     Evaluate,
     Evaluation,
     Method,
-    Point,
     Quantized,
+    TrainingPoint,
     learnable_arrays,
 )
 from refldnq.baselines.schedule import Schedule
@@ -162,8 +162,8 @@ class Exnn(Method):
         return pulled, memory
 
     def step(
-        self, point: Point, rate: float, evaluate: Evaluate, descend: Descend
-    ) -> tuple[Point, Evaluation]:
+        self, point: TrainingPoint, rate: float, evaluate: Evaluate, descend: Descend
+    ) -> tuple[TrainingPoint, Evaluation]:
         """W_p = W - β_p g(W), then W ← W - β_c g(W_p), both on the same minibatch."""
         first = evaluate(point.latent)
         pulled, memory = self.pull(point.latent, point.memory, first.gradients)
@@ -179,9 +179,9 @@ class Exnn(Method):
             name: {key: corrector * pulled[name][key] for key in own} for name, own in point.latent.items()
         }
         latent, optimizer = descend(point.latent, scaled, point.optimizer)
-        return Point(latent, memory, optimizer), first
+        return TrainingPoint(latent, memory, optimizer), first
 
-    def end_step(self, count: int, steps: int, point: Point) -> Point:
+    def end_step(self, count: int, steps: int, point: TrainingPoint) -> TrainingPoint:
         """Every K minibatches G ← projection of W + λ, then λ ← λ + W - G."""
         every = self.settings.every or steps
         if count % every:
@@ -191,7 +191,7 @@ class Exnn(Method):
             w = point.latent[name]["weight"]
             new = self.project(w, own[DUAL])
             memory[name] = {**new, DUAL: own[DUAL] + w - new[PROXIMAL]}
-        return Point(point.latent, memory, point.optimizer)
+        return TrainingPoint(point.latent, memory, point.optimizer)
 
     def finish(self, latent: Tree, memory: Tree) -> Quantized:
         """The weights become G."""

@@ -16,7 +16,7 @@ from refldnq._checks import check_finite, check_float
 from refldnq._typing import Array, Float64Array, NetworkParams
 from refldnq.baselines.base import check_levels
 from refldnq.baselines.codes import mean_over_weights, packed, place_codes
-from refldnq.baselines.loop import Method, Point, Quantized, learnable_arrays, merged
+from refldnq.baselines.loop import Method, Quantized, TrainingPoint, learnable_arrays, merged
 from refldnq.baselines.schedule import Schedule
 from refldnq.model import QuantizedWeight
 from refldnq.network import Network
@@ -234,13 +234,13 @@ class Inq(Method):
             remembered[name] = {**own, FROZEN: mask}
         return new, remembered
 
-    def begin_epoch(self, epoch: int, point: Point, schedule: Schedule) -> Point:
+    def begin_epoch(self, epoch: int, point: TrainingPoint, schedule: Schedule) -> TrainingPoint:
         """At the start of a phase, quantize its portion; momentum starts anew, as the rate does."""
         phase, within = divmod(epoch, schedule.epochs)
         if within:
             return point
         latent, memory = self.advance(point.latent, point.memory, self.portions[phase])
-        return Point(latent, memory, schedule.rule().start(latent))
+        return TrainingPoint(latent, memory, schedule.rule().start(latent))
 
     def place(self, latent: Tree, memory: Tree) -> NetworkParams:
         """The latent arrays: what is quantized is quantized in place."""

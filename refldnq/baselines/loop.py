@@ -50,7 +50,7 @@ class EpochRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class TrainingPoint:
     """Where a training stands.
 
     Parameters
@@ -82,7 +82,7 @@ class LoopState:
         Steps of the optimizer and image passes, of all stages.
     params : mapping of str to mapping of str to Array
         The network's arrays as they stand, quantized weights and running statistics included.
-    point : Point
+    point : TrainingPoint
         Latent arrays, the method's and the optimizer's memory.
     rng : mapping
         State of the random generator.
@@ -100,7 +100,7 @@ class LoopState:
     steps: int
     images: int
     params: NetworkParams
-    point: Point
+    point: TrainingPoint
     rng: Mapping[str, Any]
     quantized: Mapping[str, QuantizedWeight] = field(default_factory=dict)
     mean_levels: float = float("nan")
@@ -193,11 +193,11 @@ class Method(ABC):
         """The schedule as the method follows it."""
         return schedule
 
-    def begin_epoch(self, epoch: int, point: Point, schedule: Schedule) -> Point:
+    def begin_epoch(self, epoch: int, point: TrainingPoint, schedule: Schedule) -> TrainingPoint:
         """What happens before an epoch."""
         return point
 
-    def end_step(self, count: int, steps: int, point: Point) -> Point:
+    def end_step(self, count: int, steps: int, point: TrainingPoint) -> TrainingPoint:
         """What happens after step `count` (from 1) of an epoch of `steps` steps."""
         return point
 
@@ -206,13 +206,13 @@ class Method(ABC):
         return cross_entropy(output, labels)
 
     def step(
-        self, point: Point, rate: float, evaluate: Evaluate, descend: Descend
-    ) -> tuple[Point, Evaluation]:
+        self, point: TrainingPoint, rate: float, evaluate: Evaluate, descend: Descend
+    ) -> tuple[TrainingPoint, Evaluation]:
         """One step on one batch; `rate` is the schedule's, which `descend` knows already."""
         found = evaluate(self.place(point.latent, point.memory))
         gradients, memory = self.pull(point.latent, point.memory, found.gradients)
         latent, optimizer = descend(point.latent, gradients, point.optimizer)
-        return Point(self.settle(point.latent, latent, memory), memory, optimizer), found
+        return TrainingPoint(self.settle(point.latent, latent, memory), memory, optimizer), found
 
     @abstractmethod
     def finish(self, latent: Tree, memory: Tree) -> Quantized:
@@ -276,7 +276,7 @@ def begin(
         steps=0 if previous is None else previous.steps,
         images=0 if previous is None else previous.images,
         params=method.network.params,
-        point=Point(latent, memory, schedule.rule().start(latent)),
+        point=TrainingPoint(latent, memory, schedule.rule().start(latent)),
         rng=rng.bit_generator.state,
         quantized={} if previous is None else previous.quantized,
         mean_levels=float("nan") if previous is None else previous.mean_levels,

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from refldnq._typing import Array
-from refldnq.baselines.loop import EpochRecord, LoopState, Point
+from refldnq.baselines.loop import EpochRecord, LoopState, TrainingPoint
 from refldnq.errors import FormatError
 from refldnq.experiments.checkpoint import Fingerprint
 from refldnq.formats.atomic import atomic_path
@@ -156,7 +156,7 @@ def _state(file: Any, record: Mapping[str, Any]) -> LoopState:
         steps=int(record["steps"]),
         images=int(record["images"]),
         params=_tree(file["params"]),
-        point=Point(_tree(file["latent"]), _tree(file["memory"]), optimizer),
+        point=TrainingPoint(_tree(file["latent"]), _tree(file["memory"]), optimizer),
         rng=record["rng"],
         quantized=quantized,
         mean_levels=float(record["mean_levels"]),

@@ -231,7 +231,7 @@ class _OneLayer:
 
 
 @dataclass(frozen=True)
-class Layer:
+class CaseLayer:
     """A case's layer in the code's terms: R and C are convolutions without and with bias, F- and F linear."""
 
     X: Array
@@ -241,7 +241,7 @@ class Layer:
     weight_shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Any]) -> Layer:
+    def of(cls, inputs: Mapping[str, Any]) -> CaseLayer:
         """The layer of a case of `patches` or `hessian`.
 
         Raises
@@ -287,7 +287,7 @@ class Released2019:
 
     def patches(self, **inputs: Any) -> dict[str, Array]:
         """What the graph of the Hessian makes outer products of."""
-        layer, code = Layer.of(inputs), self.code
+        layer, code = CaseLayer.of(inputs), self.code
         with code.tf.Graph().as_default(), quiet():
             place, mean = self._graph(layer)
             rows = mean.op.inputs[0].op.inputs[0]  # mean of a · aᵀ over positions: a has an axis 1 behind
@@ -297,7 +297,7 @@ class Released2019:
                 found = session.run(rows, {place: self._as_read(layer)})
         return {"patches": np.asarray(found).reshape(len(layer.X), -1, 1, found.shape[-2])}
 
-    def _graph(self, layer: Layer) -> Any:
+    def _graph(self, layer: CaseLayer) -> Any:
         module, shape = self.code.hessian, self._as_read(layer).shape
         if layer.kind == "R":
             return module.create_res_hessian_computing_tf_graph(shape, layer.kernel, layer.stride)
@@ -307,15 +307,15 @@ class Released2019:
             return module.create_fc_hessian_computing_tf_graph(shape)
         return module.create_fc_minus_hessian_computing_tf_graph(shape)
 
-    def _as_read(self, layer: Layer) -> Array:
+    def _as_read(self, layer: CaseLayer) -> Array:
         return layer.X.transpose(0, 2, 3, 1) if layer.X.ndim == 4 else layer.X
 
     def hessian(self, **inputs: Any) -> dict[str, Array]:
         """What `generate_hessian` returns for the layer; every batch has all its images."""
-        layer = Layer.of(inputs)
+        layer = CaseLayer.of(inputs)
         return {"H": self.from_batches(layer, itertools.repeat(layer.X, BATCHES))[None]}
 
-    def from_batches(self, layer: Layer, batches: Iterable[Array]) -> Array:
+    def from_batches(self, layer: CaseLayer, batches: Iterable[Array]) -> Array:
         """What `generate_hessian` makes of batches of a layer's inputs, (d, d), float32."""
         code = self.code
 
@@ -561,7 +561,9 @@ def layer_errors(
     m, c, k, _ = weight.shape
     X = X[:202]
     pairs = np.array_split(X.astype(np.float32), len(X) // 2)
-    theirs = released.from_batches(Layer(pairs[0], "R", k, stride, (m, c, k, k)), pairs).astype(np.float64)
+    theirs = released.from_batches(CaseLayer(pairs[0], "R", k, stride, (m, c, k, k)), pairs).astype(
+        np.float64
+    )
     layer = Conv2d(c, m, k, stride, padding, bias=False)
     right = layer.hessian(X.astype(np.float64))[0]
     _, ho, wo = layer.output_shape(X.shape[1:])
