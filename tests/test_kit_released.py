@@ -295,10 +295,18 @@ def test_with_its_conventions_declared_the_order_of_rows_is_left() -> None:
     named = {id_ for one in report.explanations.values() for id_ in one.faults}
     assert named == {"rows-kh-kw-c", "non-finite-accepted", "nothing-accepted"}, to_text(report)
     states = {outcome.case.id: outcome.state for outcome in report.outcomes}
-    assert states["hessian/conv-s2-even-bias"] == "inapplicable"
+    assert states["hessian/conv-s2-even-bias"] == "blocked"  # asked under SAME; the order of rows is left
     for name in ("linear-hadamard", "conv-1x1-s2", "conv-wide-padding"):
         assert states[f"hessian/{name}"] == "pass"
     assert states["hessian/conv-3x3"] == "blocked" and states["patches/conv-3x3"] == "FAIL"
+
+
+def test_with_its_conventions_declared_every_trajectory_has_the_expected_codes() -> None:
+    chosen = [case for case in all_cases() if case.op == "admm" and case.error is None]
+    report = run(authors(released2019.Released2019Declared), chosen)
+    verdicts = [outcome.verdicts for outcome in report.outcomes if outcome.verdicts]
+    assert len(verdicts) == 20 and {one["free run"] for one in verdicts} == {"the expected codes"}
+    assert report.explanations["admm"].candidates == (("f-without-half",),), to_text(report)
 
 
 def test_no_order_of_rows_suits_both_h_and_the_weights() -> None:

@@ -272,6 +272,9 @@ class Released2019:
         If the authors' code, TensorFlow or PyTorch is not here.
     """
 
+    starts_by_itself = False
+    """Whether a start that is given may be another one than the code's own, which it takes all the same."""
+
     def __init__(self) -> None:
         self.code = load(folder())
 
@@ -383,10 +386,6 @@ class Released2019:
         alpha = float(moments[-1].own["alpha"])
         return {"Q": codes_of(G, alpha, values), "alpha": np.asarray(alpha), "G": G}
 
-    def rho_factor(self, H: Array, rho: float) -> float:
-        """What `ADMM_quantization` is given for ρ, which it multiplies by H[0, 0]."""
-        return rho
-
     def admm(self, **inputs: Any) -> dict[str, Array]:
         """The trace of `ADMM_quantization`, and what it returns."""
         H, W, G0, lam0 = (np.asarray(inputs[name], dtype=np.float64) for name in ("H", "W_bar", "G0", "lam0"))
@@ -397,16 +396,13 @@ class Released2019:
             own = mean * module.quantize(W, mean, 0, levels)
         if str(inputs.get("returned", "best")) != "best":
             raise NotImplementedError("the best G is returned.")
-        if lam0.any() or not np.allclose(G0, own, rtol=1e-12, atol=0):
+        if not self.starts_by_itself and (lam0.any() or not np.allclose(G0, own, rtol=1e-12, atol=0)):
             raise NotImplementedError("G⁰ and λ⁰ cannot be given.")
-        rho, names = (
-            float(inputs["rho"]),
-            ("ADMM_quantization", "get_error", "symmetric_projection", "quantize"),
-        )
+        names = ("ADMM_quantization", "get_error", "symmetric_projection", "quantize")
         with quiet(), watched(module, *names) as moments:
             module.ADMM_quantization(
                 *(LAYER, "F-", W.T, None, H, levels),
-                rho_factor=self.rho_factor(H, rho),
+                rho_factor=float(inputs["rho"]),  # it is multiplied by H[0, 0]
                 ADMM_ite_times=int(inputs["K"]),
             )
         return self._trace(moments, values)
@@ -507,14 +503,12 @@ class Released2019Declared(Released2019):
     stands between need one order, and the code's weights are in (c, kh, kw).
     """
 
+    starts_by_itself = True
+
     def info(self) -> Info:
         """The profile `released-2019` but for the order of rows."""
         stated = replace(Conventions.profile("released-2019"), row_order="c,kh,kw")
         return replace(super().info(), name=f"{NAME}, conventions declared", conventions=stated)
-
-    def rho_factor(self, H: Array, rho: float) -> float:
-        """ρ in units of H[0, 0]; 1 where that is 0."""
-        return rho / float(H[0, 0]) if H[0, 0] else 1.0
 
     def project(self, **inputs: Any) -> dict[str, Array]:
         """As the code does, where the same is asked for.
@@ -530,6 +524,18 @@ class Released2019Declared(Released2019):
         if str(inputs.get("kind", "alternating")) != "alternating":
             raise NotImplementedError("the projection alternates.")
         return super().project(**inputs)
+
+    def admm(self, **inputs: Any) -> dict[str, Array]:
+        """The trace of `ADMM_quantization`, from its own start.
+
+        Raises
+        ------
+        NotImplementedError
+            If the exact projection or the last G is asked for.
+        """
+        if str(inputs.get("projection", "alternating")) != "alternating":
+            raise NotImplementedError("the projection alternates.")
+        return super().admm(**inputs)
 
 
 def layer_errors(
