@@ -58,6 +58,11 @@ _LAYER = (
     *("kernel", "stride", "padding", "dilation", "groups", "ceil_mode", "count_include_pad", "out_channels"),
 )
 
+BASELINE_METHODS = (
+    *("dq-affine", "vq-exact", "exnn", "ttq", "inq", "lata", "late", "lat-two-scale", "trn", "distilquant"),
+)
+"""Methods of ``baseline``."""
+
 WEIGHTED = ("conv", "fc1", "fc2")
 """The layers with weights of the network of `update_grad` and `network`."""
 
@@ -100,6 +105,14 @@ OPERATIONS: Mapping[str, Operation] = {
         ("proximal", "project_channels", "dual"),
     ),
     "quantizer": Operation(("W", "values", "method"), ("Q", "alpha", "G")),
+    "baseline": Operation(
+        (
+            *("method", "W", "levels", "lam", "threshold", "positive", "negative", "g", "frozen", "portion"),
+            *("D", "passes", "tolerance", "block", "max_terms", "bucket"),
+        ),
+        ("Q", "alpha", "zero", "values", "G", "dW", "dpositive", "dnegative", "mask", "terms"),
+        ("project",),
+    ),
     "solve": Operation(
         ("H", "W", "values", "kind", "solver", "rho", "K"), ("Q", "alpha", "objective"), ("admm", "quantizer")
     ),
@@ -164,6 +177,29 @@ the output error of all images, running statistics, of everything behind the lay
 is the weight that was quantized, packed.
 
 ``quantizer``: a weight (d, m) to one scale and codes without data; method 'mean', 'alternating' or 'exact'.
+
+``baseline``: the quantizer of one of `BASELINE_METHODS` on a weight (N,), of 'trn' (m, c, kh, kw). An
+operation of methods is given what its method needs and answers what it has; codes Q are indices of ascending
+values.
+
+* 'dq-affine': the range, stretched to hold 0, in `levels` - 1 steps alpha; the code `zero` of 0 is
+  round(-min/alpha), Q = clip(round(W/alpha) + zero, 0, levels - 1), halves to even; alpha = 0 if W is 0.
+* 'vq-exact': the least sum of squares around the means of `levels` clusters, or as many as there are distinct
+  weights; `values` are the means.
+* 'exnn': the projection of W + lam onto α{0, ±1, ±2, ±4, ...}, as ``project`` at alpha0 = 0.
+* 'ttq': `positive` where W > Δ, -`negative` where W < -Δ, else 0, with Δ = `threshold` max|W|. From the
+  gradient g at that weight: dW is `positive` g, `negative` g, else g; dpositive = Σ g where W > Δ, and
+  dnegative = -Σ g where W < -Δ.
+* 'inq': `values` are {0, ±2^n2, ..., ±2^n1}, n1 = ⌊log2(4 max|W|/3)⌋, n2 = n1 - (`levels` - 3)/2, or {0}; Q
+  is the nearest, halfway the larger magnitude. `mask`: the `frozen` and the largest others, of equal ones
+  the first, `portion` N in all.
+* 'lata': the scale and codes of least Σ D (αb - W)² by turns, b ≠ 0 where |W| > α/2: first where |W| exceeds
+  0.7 of its mean; at most `passes` scales, or until one differs by less than `tolerance` from the last.
+* 'late': the optimum of the same; 'lat-two-scale': of W ≥ 0 and W ≤ 0 each, alpha (2,) of both.
+* 'trn': blocks of `block` input channels, the last may be shorter; terms α t of the nearest ternary t to what
+  the terms before left are added until ‖r‖ ≤ `tolerance` ‖w‖, or `max_terms`; `terms` of each weight's block.
+* 'distilquant': in order, every `bucket` weights (the last may be fewer) to `levels` equidistant values from
+  the least to the largest, halves to the even one; by a range of 1 if it is below 1e-10.
 ``solve``: a named solver of (10) with shared scale (kind 'scaled') or none ('fixed').
 """
 
@@ -364,7 +400,7 @@ class Info:
     Traceback (most recent call last):
         ...
     ValueError: `capabilities` must be one of 'patches', 'hessian', 'pack', 'proximal', 'project', 'dual', \
-'stop', 'admm', 'project_channels', 'admm_channels', 'quantizer', 'solve', 'solve_channels', \
+'stop', 'admm', 'project_channels', 'admm_channels', 'quantizer', 'baseline', 'solve', 'solve_channels', \
 'forward', 'backward', 'loss', 'update_grad', 'network', got 'train'.
     """
 

@@ -12,6 +12,7 @@ from typing import Any
 from refldnq._checks import check_choice
 from refldnq.verify.kit.contract import OPERATIONS
 from refldnq.verify.kit.fault import Fault, fault
+from refldnq.verify.kit.faults_baselines import BASELINE_FAULTS
 from refldnq.verify.kit.faults_layers import LAYER_FAULTS
 from refldnq.verify.kit.faults_more import CHANNEL_FAULTS, LOSS_FAULTS, STOP_FAULTS
 from refldnq.verify.kit.knobs import Knobs
@@ -970,6 +971,7 @@ CATALOGUE: tuple[Fault, ...] = (
     ),
     *STOP_FAULTS,
     *CHANNEL_FAULTS,
+    *BASELINE_FAULTS,
     *LAYER_FAULTS,
     *LOSS_FAULTS,
 )

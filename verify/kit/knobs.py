@@ -12,7 +12,7 @@ class Knobs:
 
     The fields are grouped by the operation that reads them: all (guards), patches, Hessian, packing,
     proximal step, projection, dual step, ADMM, stopping rules; layers forward and backward, updates and whole
-    networks, quantizers and solvers; no verdict may depend on `solver`, `backwards` and `threads`.
+    networks, quantizers and solvers, baselines; no verdict may depend on `solver`, `backwards` and `threads`.
 
     Examples
     --------
@@ -165,6 +165,56 @@ class Knobs:
     solve_objective: str = "half"
     sweep: str = "in place"
     sweeps: int = 100
+
+    affine_range: str = "holds 0"
+    affine_steps: str = "levels - 1"
+    affine_clip: str = "on"
+    affine_rounding: str = "half to even"
+    affine_zero: str = "a code"
+    affine_empty: str = "given"
+    vq_start: str = "optimum"
+    vq_value: str = "mean"
+    vq_zero: str = "free"
+    exnn_dual: str = "added"
+    exnn_scale: str = "alternated"
+    ttq_size: str = "max"
+    ttq_equals: str = "zero"
+    ttq_sign: str = "minus"
+    ttq_latent: str = "scaled"
+    ttq_sums: str = "sums"
+    ttq_minus: str = "kept"
+    inq_greatest: str = "of 4s/3"
+    inq_least: str = "given"
+    inq_ties: str = "up"
+    inq_nearest: str = "on the line"
+    inq_zero: str = "below half"
+    inq_order: str = "largest first"
+    inq_portion: str = "of all"
+    inq_frozen: str = "stay"
+    lat_guard: str = "on"
+    lat_weights: str = "curvature"
+    lat_signs: str = "kept"
+    lata_threshold: float = 0.5
+    lata_start: str = "0.7 of the mean"
+    lata_passes: str = "given"
+    lata_empty: str = "zero"
+    late_order: str = "magnitude"
+    late_chosen: str = "best"
+    late_scale: float = 2.0
+    lat_scales: str = "own"
+    trn_axis: str = "input channels"
+    trn_last: str = "shorter"
+    trn_scale: str = "of the chosen"
+    trn_threshold: str = "best"
+    trn_limit: str = "relative"
+    trn_empty: str = "no term"
+    trn_terms: str = "of the residual"
+    distil_rounding: str = "half to even"
+    distil_steps: str = "levels - 1"
+    distil_padding: str = "edge"
+    distil_range: str = "min to max"
+    distil_empty: str = "by one"
+    distil_buckets: str = "given"
 
     solver: str = "cholesky"
     backwards: bool = False

@@ -20,6 +20,7 @@ from refldnq.im2col import Window, im2col
 from refldnq.verify.kit.contract import OPERATIONS, Info, geometry, kernel_shape
 from refldnq.verify.kit.families._exact import RULES
 from refldnq.verify.kit.knobs import Knobs
+from refldnq.verify.kit.reference_baselines import BaselineStep
 from refldnq.verify.kit.reference_channels import ChannelSteps
 from refldnq.verify.kit.reference_layers import LayerSteps
 from refldnq.verify.kit.reference_loss import LossStep
@@ -43,7 +44,7 @@ _PROJECTION = (
 """Knobs of the projection: with all at their defaults, the library projects."""
 
 
-class Reference(LayerSteps, ChannelSteps, StopStep, LossStep):
+class Reference(LayerSteps, ChannelSteps, BaselineStep, StopStep, LossStep):
     """An adapter around the library, right by default.
 
     Parameters

@@ -136,3 +136,68 @@ def affine(w: Sequence[float], levels: int) -> list[float]:
     step = (high - low) / (levels - 1)
     zero = round(-low / step)
     return [step * (min(max(round(x / step) + zero, 0), levels - 1) - zero) for x in w]
+
+
+def ttq(w: Sequence[float], threshold: float, positive: float, negative: float) -> list[float]:
+    """TTQ's weight.
+
+    Examples
+    --------
+    >>> ttq([1.0, 0.05, -0.5], 0.05, 2.0, 3.0)
+    [2.0, 0.0, -3.0]
+    """
+    delta = threshold * max(abs(x) for x in w)
+    return [positive if x > delta else -negative if x < -delta else 0.0 for x in w]
+
+
+def partition(w: Sequence[float], frozen: Sequence[bool], portion: float) -> list[bool]:
+    """INQ's partition: the largest free weight, the first of equal ones, until the portion is reached.
+
+    Examples
+    --------
+    >>> partition([0.1, -0.9, 0.5, 0.2], [True, False, False, False], 0.5)
+    [True, True, False, False]
+    """
+    mask = list(frozen)
+    while sum(mask) < round(portion * len(w)):
+        mask[max((i for i in range(len(w)) if not mask[i]), key=lambda i: abs(w[i]))] = True
+    return mask
+
+
+def lata(w: Sequence[float], D: Sequence[float], passes: int, tolerance: float) -> tuple[float, list[int]]:
+    """LATa's alternation.
+
+    Examples
+    --------
+    >>> lata([1.0, 0.9, 0.1], [1.0] * 3, 10, 1e-6)
+    (0.95, [1, 1, 0])
+    """
+    threshold, alpha = 0.7 * sum(abs(x) for x in w) / len(w), 0.0
+    for _ in range(passes):
+        top = sum(d * abs(x) for x, d in zip(w, D, strict=True) if abs(x) > threshold)
+        bottom = sum(d for x, d in zip(w, D, strict=True) if abs(x) > threshold)
+        last, alpha = alpha, top / bottom if bottom else 0.0
+        threshold = alpha / 2
+        if abs(alpha - last) < tolerance:
+            break
+    return alpha, [(x > threshold) - (x < -threshold) for x in w]
+
+
+def residual_terms(w: Sequence[float], max_terms: int, tolerance: float) -> tuple[list[float], int]:
+    """TRN's sum for one block and how many terms it has; a term is the best of all thresholds and scales.
+
+    Examples
+    --------
+    >>> residual_terms([4.0, 1.0, -1.0, 1.0], 2, 0.1)
+    ([4.0, 1.0, -1.0, 1.0], 2)
+    """
+    rest, count = list(w), 0
+    while count < max_terms and math.hypot(*rest) > tolerance * math.hypot(*w):
+        tried = []
+        for threshold in [0.0, *(abs(x) for x in rest)]:
+            kept = [abs(x) for x in rest if abs(x) > threshold]
+            alpha = sum(kept) / len(kept) if kept else 0.0
+            left = [x - alpha * ((x > threshold) - (x < -threshold)) for x in rest]
+            tried.append((math.hypot(*left), left))
+        rest, count = min(tried, key=lambda one: one[0])[1], count + 1
+    return [x - r for x, r in zip(w, rest, strict=True)], count
