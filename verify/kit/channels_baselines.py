@@ -208,7 +208,7 @@ def _loop_ttq(inputs: Inputs) -> Answers:
     w, g, t = np.asarray(inputs["W"]).tolist(), np.asarray(inputs["g"]).tolist(), inputs["threshold"]
 
     def loss(positive: float, negative: float) -> float:
-        return sum(a * b for a, b in zip(g, ttq(w, t, positive, negative), strict=True))
+        return float(sum(a * b for a, b in zip(g, ttq(w, t, positive, negative), strict=True)))
 
     p, n = inputs["positive"], inputs["negative"]
     G, signs = ttq(w, t, p, n), ttq(w, t, 1.0, 1.0)

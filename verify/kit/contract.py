@@ -59,7 +59,16 @@ _LAYER = (
 )
 
 BASELINE_METHODS = (
-    *("dq-affine", "vq-exact", "exnn", "ttq", "inq", "lata", "late", "lat-two-scale", "trn", "distilquant"),
+    "dq-affine",
+    "vq-exact",
+    "exnn",
+    "ttq",
+    "inq",
+    "lata",
+    "late",
+    "lat-two-scale",
+    "trn",
+    "distilquant",
 )
 """Methods of ``baseline``."""
 
@@ -177,10 +186,10 @@ the output error of all images, running statistics, of everything behind the lay
 is the weight that was quantized, packed.
 
 ``quantizer``: a weight (d, m) to one scale and codes without data; method 'mean', 'alternating' or 'exact'.
+``solve``: a named solver of (10) with shared scale (kind 'scaled') or none ('fixed').
 
-``baseline``: the quantizer of one of `BASELINE_METHODS` on a weight (N,), of 'trn' (m, c, kh, kw). An
-operation of methods is given what its method needs and answers what it has; codes Q are indices of ascending
-values.
+``baseline``: the quantizer of one of `BASELINE_METHODS` on a weight (N,), of 'trn' (m, c, kh, kw). It is given
+what the method needs, and answers what the method has; codes Q are indices of ascending values.
 
 * 'dq-affine': the range, stretched to hold 0, in `levels` - 1 steps alpha; the code `zero` of 0 is
   round(-min/alpha), Q = clip(round(W/alpha) + zero, 0, levels - 1), halves to even; alpha = 0 if W is 0.
@@ -191,8 +200,8 @@ values.
   gradient g at that weight: dW is `positive` g, `negative` g, else g; dpositive = Σ g where W > Δ, and
   dnegative = -Σ g where W < -Δ.
 * 'inq': `values` are {0, ±2^n2, ..., ±2^n1}, n1 = ⌊log2(4 max|W|/3)⌋, n2 = n1 - (`levels` - 3)/2, or {0}; Q
-  is the nearest, halfway the larger magnitude. `mask`: the `frozen` and the largest others, of equal ones
-  the first, `portion` N in all.
+  is the nearest, halfway the larger magnitude. `mask`: the `frozen` and the largest others, `portion` N
+  in all.
 * 'lata': the scale and codes of least Σ D (αb - W)² by turns, b ≠ 0 where |W| > α/2: first where |W| exceeds
   0.7 of its mean; at most `passes` scales, or until one differs by less than `tolerance` from the last.
 * 'late': the optimum of the same; 'lat-two-scale': of W ≥ 0 and W ≤ 0 each, alpha (2,) of both.
@@ -200,7 +209,6 @@ values.
   the terms before left are added until ‖r‖ ≤ `tolerance` ‖w‖, or `max_terms`; `terms` of each weight's block.
 * 'distilquant': in order, every `bucket` weights (the last may be fewer) to `levels` equidistant values from
   the least to the largest, halves to the even one; by a range of 1 if it is below 1e-10.
-``solve``: a named solver of (10) with shared scale (kind 'scaled') or none ('fixed').
 """
 
 

@@ -66,8 +66,8 @@ def answer(inputs: Inputs) -> Answered:
     Examples
     --------
     >>> found = answer({"method": "dq-affine", "W": np.array([-1.0, 0.25, 3.0]), "levels": 5})
-    >>> found.outputs["Q"], found.margin
-    (array([0, 1, 4], dtype=int8), 0.5)
+    >>> found.outputs["Q"].tolist(), int(found.outputs["zero"]), str(found.outputs["alpha"])
+    ([0, 1, 4], 1, '1')
     """
     steps: Mapping[str, Callable[[Inputs], Answered]] = {
         "dq-affine": _affine,
@@ -184,6 +184,8 @@ def _inq(inputs: Inputs) -> Answered:
     free = sorted((i for i in range(len(w)) if not frozen[i]), key=lambda i: -abs(w[i]))
     mask = frozen.astype(np.int8)
     mask[free[: max(wanted, 0)]] = 1
+    if 0 < wanted < len(free):
+        found.decided(abs(w[free[wanted - 1]]), abs(w[free[wanted]]))
     found.same("mask", mask)
     return found
 
@@ -221,9 +223,9 @@ def _scaled(found: Answered, w: Array, chosen: Sequence[bool], scales: Sequence[
     by_code = (-scales[-1], Fraction(0), scales[0])
     G = np.array([by_code[code] for code in q], dtype=object)
     found.codes("Q", q)
-    alpha = np.array(scales if len(scales) > 1 else scales[0], dtype=object)
+    alpha = fractions(scales if len(scales) > 1 else scales[0])
     found.number("alpha", alpha, alpha * roundings)
-    found.number("G", G, abs(G) * roundings)
+    found.number("G", G, [size * roundings for size in abs(G)])
 
 
 def _least(found: Answered, w: Array, D: Array) -> tuple[Fraction, list[bool]]:

@@ -296,7 +296,7 @@ def _inq() -> Iterator[Case]:
     yield make_baseline(
         "inq-zeros",
         "a layer of zeros: the set is {0}",
-        _powers(np.zeros(4), 5),
+        _powers(np.zeros(4), 5, portion=1.0),
         "",
         tier="degenerate",
     )
