@@ -25,6 +25,7 @@ from refldnq.verify.kit.selftest import SelfTest, selftest
 
 CASES = tuple(baselines.cases())
 ANSWERED = tuple(case for case in CASES if case.error is None)
+SCALES = ("positive", "negative")
 REFUSED = tuple(case for case in CASES if case.error is not None)
 
 
@@ -145,6 +146,23 @@ def test_the_sign_of_the_gradient_of_wn_is_that_of_a_difference_quotient() -> No
     assert np.isclose((losses[1] - losses[0]) / 0.25, case.outputs["dnegative"])
     omitted = Reference(Knobs(ttq_minus="omitted")).baseline(**case.inputs)
     assert wrong(case, omitted) == ["dnegative"]
+
+
+def test_pytorch_has_the_same_gradients_and_roundings() -> None:
+    torch = pytest.importorskip("torch")
+    for case in (case for case in ANSWERED if case.inputs["method"] == "ttq"):
+        W, g = (torch.tensor(case.inputs[key]) for key in ("W", "g"))
+        positive, negative = (torch.tensor(case.inputs[key], requires_grad=True) for key in SCALES)
+        delta = case.inputs["threshold"] * W.abs().max()
+        G = torch.where(W > delta, positive, torch.where(W < -delta, -negative, 0.0))
+        (G * g).sum().backward()
+        grads = {"dpositive": positive.grad.numpy(), "dnegative": negative.grad.numpy()}
+        assert wrong(case, {**case.outputs, "G": G.detach().numpy(), **grads}) == []
+    for name in ("affine-halves", "affine-both-ends-halfway"):
+        case = named(name)
+        rule = (float(case.outputs["alpha"]), int(case.outputs["zero"]), 0, case.inputs["levels"] - 1)
+        G = torch.fake_quantize_per_tensor_affine(torch.tensor(case.inputs["W"]).float(), *rule)
+        assert wrong(case, {**case.outputs, "G": G.numpy()}, "float32") == []
 
 
 @pytest.mark.parametrize("seed", range(200))

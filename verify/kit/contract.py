@@ -188,8 +188,8 @@ is the weight that was quantized, packed.
 ``quantizer``: a weight (d, m) to one scale and codes without data; method 'mean', 'alternating' or 'exact'.
 ``solve``: a named solver of (10) with shared scale (kind 'scaled') or none ('fixed').
 
-``baseline``: the quantizer of one of `BASELINE_METHODS` on a weight (N,), of 'trn' (m, c, kh, kw). It is given
-what the method needs, and answers what the method has; codes Q are indices of ascending values.
+``baseline``: the quantizer of one of `BASELINE_METHODS` on a weight (N,), of 'trn' (m, c, kh, kw). It is
+given what the method needs, and answers what the method has; codes Q are indices of ascending values.
 
 * 'dq-affine': the range, stretched to hold 0, in `levels` - 1 steps alpha; the code `zero` of 0 is
   round(-min/alpha), Q = clip(round(W/alpha) + zero, 0, levels - 1), halves to even; alpha = 0 if W is 0.

@@ -260,7 +260,7 @@ def _inq() -> Iterator[Case]:
     yield make_baseline(
         "inq-logarithms",
         "1.45 of a power is nearer to it than to twice of it, by the logarithm farther",
-        _powers(np.array([0.3625, -0.725, 1.0625, -0.40625, 0.171875, 0.0390625]), 9),
+        _powers(np.array([0.36328125, -0.7265625, 1.0625, -0.40625, 0.171875, 0.0390625]), 9),
         "inq-log-nearest",
     )
     yield make_baseline(
