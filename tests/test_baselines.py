@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from refldnq.baselines import (
     inq,
     lat,
     names,
+    trn,
     ttq,
 )
 from refldnq.baselines.loop import Method, TrainingPoint, begin, fit
@@ -382,6 +383,59 @@ def exnn_duals(every: int | None) -> list[LoopState]:
     states: list[LoopState] = []
     fit(method, IMAGES, LABELS, schedule, rng, begin(method, schedule, rng), states.append)
     return states
+
+
+def test_exnns_minibatches_count_over_the_run() -> None:
+    """Every fifth step, where an epoch has three: the dual moves in the second epoch and not before."""
+    first, second = exnn_duals(5)[:2]
+    assert not any(first.point.memory[name][exnn.DUAL].any() for name in LAYERS)
+    assert all(second.point.memory[name][exnn.DUAL].any() for name in LAYERS)
+
+
+def test_a_cycle_starts_with_an_empty_memory_of_the_optimizer() -> None:
+    method = exnn.method(NETWORK, LAYERS, 3)
+    rng = np.random.default_rng(0)
+    schedule = replace(SHORT, optimizer="adam", cycles=2)
+    states: list[LoopState] = []
+    fit(method, IMAGES, LABELS, schedule, rng, begin(method, schedule, rng), states.append)
+    once = replace(schedule, cycles=1)
+    half = states[schedule.epochs - 1]
+    fresh = replace(
+        half,
+        epoch=0,
+        epochs=once.total,
+        point=replace(half.point, optimizer=once.rule().start(half.point.latent)),
+    )
+    again: list[LoopState] = []
+    fit(method, IMAGES, LABELS, once, rng, fresh, again.append)
+    for name, own in again[-1].point.latent.items():
+        for key, array in own.items():
+            assert np.array_equal(array, states[-1].point.latent[name][key]), (name, key)
+
+
+def test_numpys_numbers_leave_the_type_alone() -> None:
+    plain, numpys = (
+        Schedule(epochs=1, origin="", learning_rate=kind(0.01), momentum=kind(0.5), weight_decay=kind(1e-4))
+        for kind in (float, np.float64)
+    )
+    assert plain == numpys and type(numpys.learning_rate) is float and type(numpys.weight_decay) is float
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_no_quantizer_takes_what_is_not_finite(bad: float) -> None:
+    w = np.array([[1.0, bad]])
+    quantizers: dict[str, Callable[[], Any]] = {
+        "ttq": lambda: ttq.quantize(w, 1.0, 1.0),
+        "nearest": lambda: inq.nearest(w, np.array([-1.0, 0.0, 1.0])),
+        "partition": lambda: inq.partition(w, np.zeros(w.shape, bool), 0.5),
+        "fgq": lambda: trn.fgq(w),
+        "proximal": lambda: exnn.proximal(w, 0 * w, 3),
+    }
+    for name, quantizer in quantizers.items():
+        with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="finite"):
+            raise AssertionError(f"{name} gave {quantizer()}")
+    with pytest.raises(ValueError, match="`lam` must have shape"):
+        exnn.proximal(np.ones(3), np.ones(1), 3)
 
 
 def test_exnns_dual_follows_every_epoch() -> None:

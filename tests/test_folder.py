@@ -112,6 +112,14 @@ def test_a_truncated_picture_is_named(tmp_path: Path) -> None:
         read_picture(tmp_path / "a.png", 4)
 
 
+def test_an_absurdly_long_picture_is_refused(tmp_path: Path) -> None:
+    """A short side of one pixel would become 224: a file of a hundred bytes, an array of gigabytes."""
+    for shape in ((1, 4000, 3), (4000, 1, 3)):
+        paint(tmp_path / "long.png", np.zeros(shape, np.uint8))
+        with pytest.raises(FormatError, match=r"long\.png` must be a picture, got: \d+ by \d+ pixels"):
+            read_picture(tmp_path / "long.png", 224)
+
+
 def test_an_absurdly_large_picture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paint(tmp_path / "a.png", noise(20, 20))
     for most in (150, 300):  # an error, and what Pillow only warns of

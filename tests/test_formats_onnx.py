@@ -16,7 +16,7 @@ from refldnq.data import load_dataset
 from refldnq.data.preprocess import PRESETS
 from refldnq.errors import FormatError
 from refldnq.formats.onnx import OnnxLayer, assign_onnx, load_onnx
-from refldnq.layers import BatchNorm, Conv2d, Flatten, Linear, ReLU
+from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, ReLU
 from refldnq.models import build
 from refldnq.models.graph import Graph
 from refldnq.network import Network
@@ -231,8 +231,11 @@ def test_a_truncated_file_is_named(write: Callable[..., Path]) -> None:
         load_onnx(path.with_name("nowhere.onnx"))
 
 
-def test_data_outside_of_the_file_are_not_read(write: Callable[..., Path]) -> None:
+def test_data_outside_of_the_file_are_not_read(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write()
+    monkeypatch.chdir(path.parent)  # where a reader would find them
     secret = path.with_name("secret")
     secret.write_bytes(bytes(24))
     content = onnx.load(path)
@@ -241,8 +244,52 @@ def test_data_outside_of_the_file_are_not_read(write: Callable[..., Path]) -> No
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="secret")
     path.write_bytes(content.SerializeToString())
-    with pytest.raises(FormatError, match=r"net\.onnx` must be an ONNX model"):
+    with pytest.raises(FormatError, match=r"net\.onnx` must be an ONNX model, got: weights in other files"):
         load_onnx(path)
+
+
+@pytest.mark.parametrize(
+    "conv", [{"pads": [1, 2]}, {"strides": 2}, {"pads": "none"}, {"dilations": "1"}], ids=str
+)
+def test_attributes_of_another_form_are_refused(conv: dict[str, Any], write: Callable[..., Path]) -> None:
+    with pytest.raises(FormatError, match="'first'"):
+        assign_onnx(network(), load_onnx(write(nodes(conv))))
+
+
+def test_padding_by_itself_is_refused(write: Callable[..., Path]) -> None:
+    def padded(amount: int) -> Path:
+        pads = np.array([0, 0, amount, 0, 0, 0, 0, 0])
+        first = onnx.helper.make_node("Pad", ["x", "pads"], ["padded"], name="around")
+        rest = nodes()
+        rest[0].input[0] = "padded"
+        return write([first, *rest], {**arrays(), "pads": pads})
+
+    assign_onnx(network(), load_onnx(padded(0)))
+    with pytest.raises(FormatError, match="operator 'around': must not pad by itself"):
+        load_onnx(padded(1))
+
+
+def test_branches_are_told_apart_by_what_they_follow(write: Callable[..., Path]) -> None:
+    """Two convolutions of one shape: one behind a first one, the other around it."""
+    graph = Graph()
+    a = graph.put("a", Conv2d(4, 4, 1, bias=False), "input")
+    b = graph.put("b", Conv2d(4, 4, 1, bias=False), a)
+    c = graph.put("c", Conv2d(4, 4, 1, bias=False), "input")
+    graph.put("sum", Add(), b, c)
+    net = graph.network(np.random.default_rng(0), (4, 5, 5), np.float32)
+    make = onnx.helper.make_node
+    kernels = np.random.default_rng(1).standard_normal((3, 4, 4, 1, 1)).astype(np.float32)
+    weights = dict(zip("abc", kernels, strict=True))
+    first = make("Conv", ["x", "a"], ["p"], name="one")
+    behind = make("Conv", ["p", "b"], ["q"], name="two")
+    around = make("Conv", ["x", "c"], ["r"], name="three")
+    last = make("Add", ["q", "r"], ["y"])
+    x = np.random.default_rng(2).standard_normal((2, 4, 5, 5)).astype(np.float32)
+    path = write([first, behind, around, last], weights)
+    check(assign_onnx(net, load_onnx(path)).forward(x), reference(path, x))
+    path = write([first, around, behind, last], weights)  # the same network in another order
+    with pytest.raises(FormatError, match=r"b must follow \['a'\], 'three' follows \[\]"):
+        assign_onnx(net, load_onnx(path))
 
 
 def test_without_the_package_the_message_says_what_to_install(

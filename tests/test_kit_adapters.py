@@ -597,3 +597,43 @@ def test_answers_without_a_question_are_listed() -> None:
     other = next(one.id for one in all_cases() if one.op == "hessian")  # in the suite, not asked this time
     rest = run(Recorded(info_of({}, ["dual"]), {case.id: dict(case.outputs), other: {}}), [case])
     assert rest.unknown == () and rest.exit_code == 0
+
+
+def test_unknown_answers_and_a_failed_handshake_are_in_junit() -> None:
+    case = next(case for case in all_cases() if case.op == "dual" and case.error is None)
+    answers = {case.id: dict(case.outputs), "dual/mispelt": {"lam_new": np.ones(1)}}
+    root = ElementTree.fromstring(report.to_junit(run(Recorded(info_of({}, ["dual"]), answers), [case])))
+    assert root.attrib["errors"] == "1" and root.attrib["tests"] == "2" == str(len(root))
+
+    class Reversed(Reference):
+        def echo(self, X: Any) -> Any:
+            return X.T
+
+    root = ElementTree.fromstring(report.to_junit(run(Reversed(), [case])))
+    assert root.attrib["failures"] == "1" and "axes reversed" in ElementTree.tostring(
+        root, encoding="unicode"
+    )
+
+
+@pytest.mark.parametrize("declared", [{}, {"h_scale": "1/n"}, {"stop": "ascend3"}])
+def test_ragged_answers_fail_and_do_not_end_the_run(declared: dict[str, Any]) -> None:
+    class Ragged(Reference):
+        def info(self) -> Info:
+            return replace(super().info(), conventions=Conventions(**declared))
+
+        def hessian(self, **inputs: Any) -> Any:
+            return {"H": [[1.0], [2.0, 3.0]]}
+
+        def patches(self, **inputs: Any) -> Any:
+            return {"patches": np.full((1, 1, 1, 1), "1")}
+
+        def admm(self, **inputs: Any) -> Any:
+            return {**super().admm(**inputs), "Q": [[1], [2, 3]]}
+
+    chosen = [
+        case for case in all_cases() if case.op in ("hessian", "patches", "admm") and case.error is None
+    ]
+    found = run(Ragged(), chosen, diagnose=False)
+    states = {one.state for one in found.outcomes}
+    assert states <= {"FAIL", "inapplicable"} and "FAIL" in states
+    assert report.to_text(found)

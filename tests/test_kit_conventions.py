@@ -134,6 +134,10 @@ def test_declared_it_passes_and_undeclared_it_fails(name: str, dtype: str) -> No
     for op in asked:
         states = Counter(one.state for one in good.outcomes if one.case.op == op)
         assert states["pass"] > 0.7 * sum(states.values()), (op, states)  # not waved through
+    forced = [(one.case.id, one.verdicts["teacher-forced"]) for one in good.outcomes if one.verdicts]
+    # On thresholds a start rounded to float32 decides otherwise than the float64 of the question.
+    apart = {"admm/on-thresholds"} if dtype == "float32" else set()
+    assert [one for one in forced if one[1] not in ("pass", "not asked") and one[0] not in apart] == []
     bad = run(adapter(kind, knobs, Conventions(), dtype, **more), cases, diagnose=False)
     assert {one.case.op for one in bad.outcomes if one.state == "FAIL"} == set(asked)
     assert bad.exit_code == 1
@@ -242,7 +246,7 @@ def test_the_released_profile_tests_trajectories() -> None:
     found = run(Released(), cases, diagnose=False)
     states = Counter(one.state for one in found.outcomes)
     assert [(one.case.id, one.messages) for one in found.outcomes if one.state == "FAIL"] == []
-    assert states["pass"] >= 18 and states["inapplicable"] <= 3, states  # without a first input ρ is 0
+    assert states["pass"] >= 18 and states["inapplicable"] <= 4, states  # without a first input ρ is 0
     as_paper = Released()
     as_paper.info = lambda: replace(Released.info(as_paper), conventions=Conventions())  # type: ignore[method-assign]
     assert run(as_paper, cases, diagnose=False).count("FAIL") > 12

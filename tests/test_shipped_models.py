@@ -61,8 +61,12 @@ def test_the_file_holds_the_architecture_of_its_name(name: str) -> None:
     assert model.preprocess == preprocess(name)
     assert not model.quantized
     assert model.provenance["architecture"] == name
+    defaults = TrainSettings()
     assert model.provenance["settings"] == {
-        key: getattr(TrainSettings(), key) for key in TrainSettings.__dataclass_fields__
+        # the loss stands in a file where it is not the usual one
+        key: getattr(defaults, key)
+        for key in TrainSettings.__dataclass_fields__
+        if key != "loss"
     }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refldnq._checks import check_integer, check_number
+from refldnq._checks import check_integer, check_number, check_shape
 from refldnq._typing import Array, NetworkParams
 from refldnq.baselines.base import check_levels
 from refldnq.baselines.codes import mean_over_weights, packed
@@ -84,7 +84,7 @@ class ExnnSettings:
 
     def __post_init__(self) -> None:
         for name in ("rho", "predictor", "corrector"):
-            check_number(name, getattr(self, name), above=0)
+            object.__setattr__(self, name, check_number(name, getattr(self, name), above=0))
         if self.every is not None:
             check_integer("every", self.every, at_least=1)
 
@@ -122,6 +122,7 @@ def proximal(w: Array, lam: Array, levels: int) -> Projection:
     >>> proximal(np.array([2.0, -2.5, 0.1]), np.array([0.0, -0.5, 0.0]), 3).G
     array([ 2.5, -2.5,  0. ])
     """
+    check_shape("lam", lam, w.shape)
     return project(w + lam, powers_of_two(levels))
 
 
@@ -182,7 +183,7 @@ class Exnn(Method):
         return TrainingPoint(latent, memory, optimizer), first
 
     def end_step(self, count: int, steps: int, point: TrainingPoint) -> TrainingPoint:
-        """Every K minibatches G ← projection of W + λ, then λ ← λ + W - G."""
+        """Every K minibatches of the run G ← projection of W + λ, then λ ← λ + W - G."""
         every = self.settings.every or steps
         if count % every:
             return point

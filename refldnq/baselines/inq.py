@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from refldnq._checks import check_finite, check_float
+from refldnq._checks import check_finite, check_float, check_shape
 from refldnq._typing import Array, Float64Array, NetworkParams
 from refldnq.baselines.base import check_levels
 from refldnq.baselines.codes import mean_over_weights, packed, place_codes
@@ -147,6 +147,7 @@ def nearest(w: Array, values: Array) -> Array:
     >>> nearest(np.array([0.25, 0.75, -0.74, 0.2]), np.array([-1.0, -0.5, 0.0, 0.5, 1.0]))
     array([3, 4, 1, 2], dtype=int8)
     """
+    check_finite("w", w)
     magnitudes = values[values >= 0].astype(np.float64)
     halfway = 0.5 * (magnitudes[:-1] + magnitudes[1:])
     step = np.searchsorted(halfway, np.abs(w).astype(np.float64), side="right")
@@ -177,6 +178,8 @@ def partition(w: Array, frozen: Array, portion: float) -> Array:
     >>> partition(w, np.array([True, False, False, False]), 0.5)
     array([ True,  True, False, False])
     """
+    check_finite("w", w)
+    check_shape("frozen", frozen, w.shape)
     wanted = round(portion * w.size) - int(frozen.sum())
     magnitude = np.where(frozen, -1.0, np.abs(w)).ravel()
     order = np.argsort(-magnitude, kind="stable")

@@ -75,10 +75,11 @@ class LatSettings:
 
     def __post_init__(self) -> None:
         check_choice("variant", self.variant, ("approximate", "exact", "two-scale"))
-        if not check_number("beta", self.beta, at_least=0) < 1:
+        object.__setattr__(self, "beta", check_number("beta", self.beta, at_least=0))
+        if not self.beta < 1:
             raise ValueError(f"`beta` must be below 1, got {self.beta}.")
-        check_number("eps", self.eps, above=0)
-        check_number("clip", self.clip, above=0)
+        for name in ("eps", "clip"):
+            object.__setattr__(self, name, check_number(name, getattr(self, name), above=0))
 
 
 def lata(w: Array, D: Array, *, passes: int = 10, tolerance: float = 1e-6) -> tuple[float, Array]:

@@ -198,7 +198,7 @@ class Method(ABC):
         return point
 
     def end_step(self, count: int, steps: int, point: TrainingPoint) -> TrainingPoint:
-        """What happens after step `count` (from 1) of an epoch of `steps` steps."""
+        """What happens after step `count` (from 1) of the run, whose epochs have `steps` steps."""
         return point
 
     def loss(self, output: Array, x: Array, labels: Int64Array) -> tuple[float, Array]:
@@ -333,7 +333,10 @@ def fit(
     rng.bit_generator.state = dict(state.rng)
     rule = schedule.rule()
     for epoch in range(state.epoch, schedule.total):
-        point = method.begin_epoch(epoch, state.point, schedule)
+        point = state.point
+        if epoch and epoch % schedule.epochs == 0:  # rates start anew, and so does the optimizer's memory
+            point = replace(point, optimizer=rule.start(point.latent))
+        point = method.begin_epoch(epoch, point, schedule)
         params, steps = state.params, state.steps
         loss = hits = 0.0
         batches = shuffled_batches(count, schedule.batch_size, rng)
@@ -359,7 +362,7 @@ def fit(
                     f"{schedule.learning_rate!r}: the loss is {found.loss} in epoch {epoch}."
                 )
             params = merged(params, found.statistics)
-            point = method.end_step(index + 1, len(batches), point)
+            point = method.end_step(epoch * len(batches) + index + 1, len(batches), point)
             loss += found.loss * batch.size
             hits += float(np.sum(found.output.argmax(axis=1) == labels[batch]))
         record = EpochRecord(state.stage, epoch, loss / count, hits / count)

@@ -93,14 +93,15 @@ class Schedule:
         check_integer("epochs", self.epochs, at_least=1)
         check_integer("cycles", self.cycles, at_least=1)
         check_integer("batch_size", self.batch_size, at_least=1)
-        check_number("learning_rate", self.learning_rate, above=0)
+        # NumPy's numbers would turn float32 arrays into float64.
+        object.__setattr__(self, "learning_rate", check_number("learning_rate", self.learning_rate, above=0))
         check_choice("decay", self.decay, ("cosine", "steps"))
         check_choice("optimizer", self.optimizer, ("sgd", "adam"))
         check_choice("decays", self.decays, ("weights", "all"))
         check_choice("statistics", self.statistics, ("batch", "running"))
-        check_number("factor", self.factor, above=0)
-        check_number("momentum", self.momentum, at_least=0)
-        check_number("weight_decay", self.weight_decay, at_least=0)
+        object.__setattr__(self, "factor", check_number("factor", self.factor, above=0))
+        for name in ("momentum", "weight_decay"):
+            object.__setattr__(self, name, check_number(name, getattr(self, name), at_least=0))
         check_integer("crop", self.crop, at_least=0)
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"`milestones` must ascend, got {self.milestones}.")

@@ -90,6 +90,7 @@ def fgq(v: Float64Array) -> tuple[Float64Array, Float64Array]:
     >>> fgq(np.array([[4.0, 1.0, -1.0, 1.0]]))
     (array([[1., 0., 0., 0.]]), array([4.]))
     """
+    check_finite("v", v)
     magnitude = np.abs(v)
     order = np.argsort(-magnitude, axis=1, kind="stable")
     a = np.take_along_axis(magnitude, order, axis=1)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from refldnq._checks import check_choice, check_number
+from refldnq._checks import check_choice, check_finite, check_number
 from refldnq._typing import Array, NetworkParams
 from refldnq.baselines.base import check_levels
 from refldnq.baselines.codes import encode, place_codes
@@ -68,7 +68,7 @@ class TtqSettings:
     init: Literal["one", "twn"] = "one"
 
     def __post_init__(self) -> None:
-        check_number("threshold", self.threshold, at_least=0)
+        object.__setattr__(self, "threshold", check_number("threshold", self.threshold, at_least=0))
         check_choice("init", self.init, ("one", "twn"))
 
 
@@ -108,6 +108,7 @@ def quantize(w: Array, positive: float, negative: float, threshold: float = 0.05
     >>> quantize(np.array([1.0, 0.05, -0.5]), 2.0, 3.0)
     array([ 2.,  0., -3.])
     """
+    check_finite("w", w)
     above, below = masks(w, threshold)
     kind = w.dtype.type
     ternary: Array = np.where(above, kind(positive), np.where(below, kind(-negative), kind(0)))

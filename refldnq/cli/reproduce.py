@@ -46,7 +46,8 @@ def _file(name: str, words: str) -> Callable[[Command], Command]:
     help="In place of the paper's; NAME+retrain trains with labels afterwards; all: every one.",
 )
 @click.option(
-    "--seeds", default="0-2", show_default=True, help="Such as 0-4 or 0,2; the paper's numbers are of 5 runs."
+    "--seeds",
+    help="Such as 0-4 or 0,2; the paper's numbers are of 5 runs.  [default: 0-2; all with --show-only]",
 )
 @click.option("--images", help="Calibration images, such as 500,1%; the paper's if not given.")
 @click.option("--levels", help="Such as 3,5, in place of every method's own.")
@@ -95,7 +96,7 @@ def reproduce(
     exhibit: str,
     networks: tuple[str, ...],
     methods: tuple[str, ...],
-    seeds: str,
+    seeds: str | None,
     images: str | None,
     levels: str | None,
     keep_ends: bool,
@@ -115,7 +116,8 @@ def reproduce(
     """Run a table or a figure of the paper again and show it beside the paper's numbers.
 
     Runs go into a store and are never done twice, whichever exhibit asks for them; interrupted, the same
-    command goes on. Rows whose data, weights or method are not there say so and are skipped.
+    command goes on. Rows whose data, weights or method are not there say so and are skipped. Exits with 1 if
+    a run that was asked for has failed or is not finished.
     """
     from refldnq.experiments.drawing import draw
     from refldnq.experiments.reproduce import tables
@@ -137,11 +139,12 @@ def reproduce(
         exhibit,
         networks=networks,
         methods=methods,
-        levels=numbers(levels) if levels else (),
+        levels=numbers(levels, "levels") if levels else (),
         images=amounts(images) if images else (),
         keep_ends=keep_ends,
     )
-    chosen, store = numbers(seeds), Store(store_file)
+    asked = None if seeds is None else numbers(seeds)
+    chosen, store = asked or numbers("0-2"), Store(store_file)
     if show_only:
         plan = Plan(cells=cells, tasks=(), skipped={}, totals={})
     else:
@@ -160,7 +163,7 @@ def reproduce(
         exhibit,
         plan,
         store,
-        seeds=chosen if not show_only else None,
+        seeds=asked if show_only else chosen,
         schedule=schedule,
         planned_only=not show_only,
     )
@@ -179,6 +182,11 @@ def reproduce(
         section = " ".join(["reproduce", exhibit, *networks])
         write_section(markdown_file, section, tables.markdown_of(exhibit, found, plan.totals))
         say(f"Wrote {markdown_file}.", json_file)
+    settled = {row.id: row.state for row in store.rows()} if plan.tasks else {}
+    failed = sum(settled.get(task.id) != "done" for task in plan.tasks)
+    if failed:
+        say(f"{failed} of {len(plan.tasks)} runs have failed or are not finished.", json_file)
+        click.get_current_context().exit(1)
 
 
 def _execute(plan: Plan, store: Store, workers: Workers, retry_failed: bool) -> None:

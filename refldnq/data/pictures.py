@@ -15,6 +15,10 @@ import numpy as np
 from refldnq._typing import Array
 from refldnq.errors import FormatError
 
+LONGEST = 32
+"""Largest ratio of a picture's sides: resized by its short side, a longer strip would fill the memory. Chosen
+here."""
+
 
 def _pillow() -> Any:
     try:
@@ -44,7 +48,7 @@ def read_picture(path: Path, size: int) -> Array:
     Raises
     ------
     FormatError
-        If the file is no picture, damaged or absurdly large.
+        If the file is no picture, damaged, absurdly large or long.
     ModuleNotFoundError
         If Pillow is not installed.
     """
@@ -53,6 +57,8 @@ def read_picture(path: Path, size: int) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
+                if max(opened.size) > LONGEST * min(opened.size):
+                    raise ValueError(f"{opened.size[0]} by {opened.size[1]} pixels")
                 picture = opened.convert("RGB")
     except Exception as error:  # a damaged file raises nearly anything
         raise FormatError(f"`{path}` must be a picture, got: {error}") from None

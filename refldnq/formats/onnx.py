@@ -2,14 +2,15 @@
 
 Names in ONNX files are the exporter's own, so layers find each other by their order: the layers with weights
 of the file, in its topological order, are those of the network, one by one. Kind, shape, stride, padding,
-dilation and groups of each must be equal, so a wrong pair is an error, not a wrong result. Nothing in a file
-is executed, and data outside of the file are not read.
+dilation and groups of each must be equal, and so must be the layers with weights that it follows: a wrong
+pair is an error, not a wrong result (but for branches that are alike in all of that, whose order in a sum or
+a concatenation is taken as it is). Nothing in a file is executed, and data outside of the file are not read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from refldnq._typing import Array
 from refldnq.errors import FormatError
 from refldnq.layers import BatchNorm, Conv2d, Linear
-from refldnq.network import Network, Node
+from refldnq.network import INPUT, Network, Node
 
 KINDS = {"Conv": Conv2d, "Gemm": Linear, "BatchNormalization": BatchNorm}
 """Operators with weights, and the layers that they are."""
@@ -33,7 +34,6 @@ IGNORED = frozenset(
         "GlobalAveragePool",
         "Identity",
         "MaxPool",
-        "Pad",
         "Relu",
         "Reshape",
         "Softmax",
@@ -58,12 +58,15 @@ class OnnxLayer:
         By the names that this package's layer has for them.
     settings : mapping of str to object
         What must agree with the layer's own.
+    after : frozenset of int, optional
+        The places of the layers with weights that it follows, over operators without.
     """
 
     name: str
     kind: str
     arrays: Mapping[str, Array]
     settings: Mapping[str, Any]
+    after: frozenset[int] = frozenset()
 
 
 def load_onnx(path: str | Path) -> tuple[OnnxLayer, ...]:
@@ -98,23 +101,55 @@ def load_onnx(path: str | Path) -> tuple[OnnxLayer, ...]:
         raise FileNotFoundError(f"`{path}` must be an ONNX file, found no such file.")
     try:
         graph = onnx.load(path, load_external_data=False).graph
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
+            raise ValueError("weights in other files, which are not read")
         tensors = {
             tensor.name: np.asarray(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer
         }
     except Exception as error:  # a damaged file raises nearly anything
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FormatError(f"`{path}` must be an ONNX model, got: {first}") from None
-    layers = []
+    layers: list[OnnxLayer] = []
+    before: dict[str, frozenset[int]] = {}  # by tensor: the layers with weights that it comes from
     for node in graph.node:
+        after = frozenset[int]().union(*(before.get(each, frozenset()) for each in node.input))
         if node.op_type in KINDS:
-            attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-            layers.append(_layer(Path(path), node, tensors, attributes))
+            layer = _layer_of(Path(path), node, tensors)
+            layers.append(replace(layer, after=after))
+            after = frozenset({len(layers) - 1})
+        before |= dict.fromkeys(node.output, after)
+        if node.op_type in KINDS:
+            continue
+        if node.op_type == "Pad":
+            _check_no_padding(Path(path), node, tensors)
         elif node.op_type not in IGNORED:
             known = ", ".join(sorted((*KINDS, *IGNORED)))
             raise FormatError(f"`{path}` must hold the operators {known}; got {node.op_type!r:.80}.")
     if not layers:
         raise FormatError(f"`{path}` must hold layers with weights, found none.")
     return tuple(layers)
+
+
+def _layer_of(path: Path, node: Any, tensors: Mapping[str, Array]) -> OnnxLayer:
+    import onnx.helper
+
+    try:
+        attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        return _layer(path, node, tensors, attributes)
+    except FormatError:
+        raise
+    except Exception as error:  # an attribute of another type or length
+        raise FormatError(f"`{path}`, operator {node.name!r:.80}: {error}") from None
+
+
+def _check_no_padding(path: Path, node: Any, tensors: Mapping[str, Array]) -> None:
+    # Padding of its own is one that no layer here has.
+    import onnx.helper
+
+    known = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+    pads = known.get("pads", tensors.get(node.input[1]) if len(node.input) > 1 else None)
+    if pads is None or np.any(np.asarray(pads) != 0):
+        raise FormatError(f"`{path}`, operator {node.name!r:.80}: must not pad by itself.")
 
 
 def _layer(path: Path, node: Any, tensors: Mapping[str, Array], attributes: Mapping[str, Any]) -> OnnxLayer:
@@ -191,8 +226,15 @@ def assign_onnx(network: Network, layers: tuple[OnnxLayer, ...]) -> Network:
             f"The weights must fit the architecture; it has {len(wanted)} layers with weights, they "
             f"{len(layers)}."
         )
-    for node, layer in zip(wanted, layers, strict=True):
+    for place, (node, layer) in enumerate(zip(wanted, layers, strict=True)):
         _check_pair(network, node, layer)
+        after = _sources(network, node)
+        if after != {wanted[index].name for index in layer.after}:
+            names = sorted(wanted[index].name for index in layer.after if index < place)
+            raise FormatError(
+                f"The weights must fit the architecture; {node.name} must follow {sorted(after)}, "
+                f"{layer.name!r:.80} follows {names}."
+            )
     double = any(array.dtype == np.float64 for layer in layers for array in layer.arrays.values())
     dtype = np.float64 if double else np.float32
     params = {
@@ -200,6 +242,17 @@ def assign_onnx(network: Network, layers: tuple[OnnxLayer, ...]) -> Network:
         for node, layer in zip(wanted, layers, strict=True)
     }
     return Network(network.nodes, params, network.input_shape)
+
+
+def _sources(network: Network, node: Node) -> set[str]:
+    # The layers with weights that a node follows, over nodes without.
+    found: set[str] = set()
+    for name in node.inputs:
+        if name == INPUT:
+            continue
+        before = next(one for one in network.nodes if one.name == name)
+        found |= {name} if name in network.params else _sources(network, before)
+    return found
 
 
 def _check_pair(network: Network, node: Node, layer: OnnxLayer) -> None:

@@ -374,6 +374,7 @@ MATTERS: Mapping[str, tuple[str, ...]] = {
     "hessian": ("padding",),
     "proximal": ("rho",),
     "admm": _TRAJECTORY,
+    "admm_channels": _TRAJECTORY,
     "quantizer": ("ties",),
     "solve": _TRAJECTORY,
     "network": ("h_scale", "row_order", "padding", *_TRAJECTORY),
@@ -514,8 +515,11 @@ def to_paper(op: str, answers: Answers, inputs: Mapping[str, Any], conventions: 
     if op not in axes or axes[op][0] not in answers:
         return answers
     name, along = axes[op]
-    array = np.asarray(answers[name])
-    if array.ndim <= max(along):
+    try:
+        array = np.asarray(answers[name])
+    except ValueError:  # rows of different lengths: the rules will say so
+        return answers
+    if array.ndim <= max(along) or array.dtype.kind not in "fiu":
         return answers
     order = _rows(array.shape[along[0]], inputs, conventions)
     for axis in along:

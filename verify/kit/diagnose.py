@@ -258,7 +258,7 @@ def explain(
     >>> from types import SimpleNamespace
     >>> inputs = {"lam": np.array([1.0]), "Theta": np.array([3.0]), "G": np.array([2.0])}
     >>> case: Any = SimpleNamespace(
-    ...     id="a", op="dual", inputs=inputs, outputs={"lam_new": np.array([2.0])}, kappa=1.0
+    ...     id="a", op="dual", inputs=inputs, outputs={"lam_new": np.array([2.0])}, kappa=1.0, error=None
     ... )
     >>> explain("dual", [(case, {"lam_new": np.array([0.0])}, True)]).candidates
     (('dual-step-sign',),)

@@ -166,9 +166,9 @@ def to_junit(run: KitRun) -> str:
     suite = ElementTree.Element(
         "testsuite",
         name=f"refldnq kit: {run.info.name}",
-        tests=str(len(run.outcomes)),
-        failures=str(run.count("FAIL", "blocked", "unexpected pass")),
-        errors=str(run.count("unanswered")),
+        tests=str(len(run.outcomes) + len(run.unknown) + bool(run.handshake)),
+        failures=str(run.count("FAIL", "blocked", "unexpected pass") + bool(run.handshake)),
+        errors=str(run.count("unanswered") + len(run.unknown)),
         skipped=str(run.count("xfail", "inapplicable", "not implemented")),
         time=f"{run.seconds:.3f}",
     )
@@ -181,6 +181,12 @@ def to_junit(run: KitRun) -> str:
             message = outcome.messages[0] if outcome.messages else outcome.state
             child = ElementTree.SubElement(case, element, message=_clean(message))
             child.text = _clean("\n".join(_lines(run, outcome)))
+    for id_ in run.unknown:
+        case = ElementTree.SubElement(suite, "testcase", classname="refldnq.kit.unknown", name=_clean(id_))
+        ElementTree.SubElement(case, "error", message="answers to a question that the kit does not ask")
+    if run.handshake:
+        case = ElementTree.SubElement(suite, "testcase", classname="refldnq.kit", name="handshake")
+        ElementTree.SubElement(case, "failure", message=_clean(run.handshake))
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -187,7 +187,8 @@ def run(
     else:
         outcomes = [_judged(adapter, info, case, verdict) for case in listed]
         if verdicts:
-            outcomes = [_with_verdicts(adapter, info, one) for one in outcomes]
+            pairs = zip(listed, outcomes, strict=True)
+            outcomes = [_with_verdicts(adapter, info, case, one) for case, one in pairs]
     explanations = {}
     if diagnose and any(outcome.state == "FAIL" for outcome in outcomes):
         explanations = explain_all(outcomes, replays or replays_for(info.dtype, verdict))
@@ -298,7 +299,7 @@ def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outco
         return Outcome(case=case, state="FAIL", messages=(f"raised SystemExit: {error}",))
     except Exception as error:
         if case.error is not None and not isinstance(error, BREAKDOWNS):
-            return Outcome(case=case, state="pass", messages=(f"refused: {error}",))
+            return Outcome(case=case, state="pass", messages=(f"refused by {type(error).__name__}: {error}",))
         return Outcome(case=case, state="FAIL", messages=(f"raised {type(error).__name__}: {error}",))
     if answers is None:
         return Outcome(case=case, state="unanswered", messages=("no answer",))
@@ -314,7 +315,7 @@ def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outco
     )
 
 
-def _with_verdicts(adapter: Adapter, info: Info, outcome: Outcome) -> Outcome:
+def _with_verdicts(adapter: Adapter, info: Info, asked: Question, outcome: Outcome) -> Outcome:
     from refldnq.verify.kit.cases import Case
     from refldnq.verify.kit.trajectory import verdicts
 
@@ -323,8 +324,12 @@ def _with_verdicts(adapter: Adapter, info: Info, outcome: Outcome) -> Outcome:
         return outcome
     steps = {op for op in OPERATIONS["admm"].after if op in info.capabilities}
 
-    def step(one: Question) -> Answers | None:
-        return ask(adapter, one) if one.op in steps else None
+    def step(one: Case) -> Answers | None:
+        if one.op not in steps:
+            return None
+        if one.op == "proximal":  # as the trajectory was asked for: the declared unit of ρ is the adapter's
+            one = replace(one, inputs={**one.inputs, "rho": asked.inputs["rho"]})
+        return ask(adapter, one)
 
     forced = None if hasattr(adapter, "answer") or not steps else step
     found = verdicts(case, outcome.answers, outcome.state == "pass", forced, info.dtype)

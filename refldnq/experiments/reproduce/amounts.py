@@ -5,13 +5,20 @@ from __future__ import annotations
 from refldnq.experiments.reproduce.plan import Amount
 
 
-def numbers(text: str) -> tuple[int, ...]:
+def numbers(text: str, name: str = "seeds") -> tuple[int, ...]:
     """Numbers from text: ``0-4`` is 0, 1, 2, 3, 4, and commas join.
+
+    Parameters
+    ----------
+    text : str
+        The numbers.
+    name : str, optional
+        Whose, for the error.
 
     Raises
     ------
     ValueError
-        If the text is of another form.
+        If the text is of another form, or a range ends before it begins.
 
     Examples
     --------
@@ -21,8 +28,9 @@ def numbers(text: str) -> tuple[int, ...]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"`seeds` must look like 0-4 or 0,1,2, got {text!r}.")
+        known = all(word.isascii() and word.isdecimal() for word in ([first, last] if dash else [first]))
+        if not known or int(last or first) < int(first):
+            raise ValueError(f"`{name}` must look like 0-4 or 0,1,2, got {text!r}.")
         found += range(int(first), int(last or first) + 1)
     return tuple(found)
 

@@ -97,12 +97,16 @@ def why_not(method: str) -> str | None:
 
 
 def settings_of(run: PlannedRun, prepared: Prepared) -> dict[str, Any]:
-    """All that decides a run's result beside `run` and the fingerprints of network and data."""
+    """All that decides a run's result beside `run` and the fingerprints of network and data.
+
+    Another version of this package makes another run: it may compute something else.
+    """
     if run.method.removesuffix(RETRAIN) in OWN:
-        return {"request": plain(_request(run, prepared))}
+        return {"refldnq": __version__, "request": plain(_request(run, prepared))}
     baseline = _baselines()[run.method.removesuffix(RETRAIN)]
     trains = baseline.trains or run.method.endswith(RETRAIN)
     return {
+        "refldnq": __version__,
         "baseline": baseline.name,
         "origin": baseline.origin,
         "schedule": plain(_schedule(run, baseline, prepared)) if trains else None,

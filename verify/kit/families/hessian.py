@@ -21,5 +21,7 @@ def cases() -> Iterator[Case]:
         X = good["X"].copy()
         X[2, 0, 0, 0] = value
         yield refuse("hessian", name, f"one pixel is {value}", {**good, "X": X}, "non-finite-accepted")
-    yield refuse("hessian", "no-images", "a mean over no images", {**good, "X": good["X"][:0]})
+    yield refuse(
+        "hessian", "no-images", "a mean over no images", {**good, "X": good["X"][:0]}, "nothing-accepted"
+    )
     yield refuse("hessian", "channels", "2 channels where the weight has 3", {**good, "X": good["X"][:, :2]})

@@ -59,7 +59,7 @@ def cases() -> Iterator[Case]:
             {**good, "V": np.array([1.0, value])},
             "non-finite-accepted",
         )
-    yield refuse("project", "nothing", "V is empty", {**good, "V": np.zeros(0)})
+    yield refuse("project", "nothing", "V is empty", {**good, "V": np.zeros(0)}, "nothing-accepted")
 
 
 def _rounding() -> Iterator[Case]:
