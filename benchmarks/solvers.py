@@ -10,7 +10,7 @@ again. The errors are relative: f(G) / f(0), the squared error of the pre-activa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from refldnq._typing import Float64Array
 from refldnq.codebook import Codebook, powers_of_two
 from refldnq.data import load_dataset
 from refldnq.hessian import layer_error
+from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.anneal import AnnealSettings
 from refldnq.solvers.base import Solution, get_solver
@@ -74,6 +75,7 @@ SOLVERS: Mapping[str, Solve] = {
     "ldlq, by diagonal": with_settings("ldlq", GreedySettings(order="diagonal")),
     "gptq, by diagonal + descent": polished(with_settings("gptq", GreedySettings(order="diagonal"))),
     "admm_plus": with_settings("admm_plus"),
+    "admm_plus, 300 steps": with_settings("admm_plus", AdmmPlusSettings(iterations=300)),
     "anneal": with_settings("anneal"),
     "anneal, 2000 sweeps": with_settings("anneal", AnnealSettings(sweeps=2000)),
 }
@@ -120,7 +122,7 @@ def key_of(network: str, solver: str, levels: int, images: int) -> Key:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The geometric means over the layers, then every layer of the best solvers.
+    """The geometric means over the layers, then the relative error of every layer by every solver.
 
     Raises
     ------
@@ -132,16 +134,39 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for (network, levels, solver), result in found.items():
         if (network, levels, REFERENCE) not in found:
             raise ValueError(f"`rows` must hold {REFERENCE!r} for {network}, {levels} levels, got none.")
-        base = found[network, levels, REFERENCE]["relative_errors"]
-        ratios = [own / other for own, other in zip(result["relative_errors"], base, strict=True)]
-        positive = [error for error in result["relative_errors"] if error > 0]  # a bound may be 0
-        mean = geometric_mean(positive) if positive else 0.0
-        middle = geometric_mean([ratio for ratio in ratios if ratio > 0]) if positive else 0.0
-        own = [f"{mean:.4f}", f"{middle:.3f}", f"{min(ratios):.2f}", f"{max(ratios):.2f}"]
+        errors = result["relative_errors"]
+        ratios = _ratios(errors, found[network, levels, REFERENCE]["relative_errors"])
+        bound = found.get((network, levels, BOUND))
+        above = [] if bound is None else _ratios(errors, bound["relative_errors"])
+        own = [f"{_mean(errors):.4f}", f"{_mean(ratios):.3f}", f"{min(ratios):.2f}", f"{max(ratios):.2f}"]
+        own.append(f"{_mean(above):.2f}" if above else "")
         cells.append([network, str(levels), solver, *own, f"{result['seconds']:.1f}"])
     order = sorted(cells, key=lambda row: (row[0], int(row[1]), -float(row[4])))
-    headings = ["network", "levels", "solver", "relative error", "ratio to admm", "least", "most", "CPU s"]
-    return markdown_table(headings, order)
+    headings = "network,levels,solver,relative error,ratio to admm,least,most,over the bound,CPU s".split(",")
+    tables = [markdown_table(headings, order)]
+    for network, levels in sorted({(row[0], int(row[1])) for row in cells}):
+        names = [row[2] for row in order if row[:2] == [network, str(levels)]]
+        tables.append(_by_layer(network, levels, {name: found[network, levels, name] for name in names}))
+    return "\n\n".join(tables)
+
+
+def _by_layer(network: str, levels: int, results: Mapping[str, Mapping[str, Any]]) -> str:
+    layers = next(iter(results.values()))["layers"]
+    rows = [
+        [layer, *(f"{result['relative_errors'][place]:.4f}" for result in results.values())]
+        for place, layer in enumerate(layers)
+    ]
+    return markdown_table([f"{network}, {levels} levels", *results], rows)
+
+
+def _ratios(errors: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [own / other for own, other in zip(errors, others, strict=True) if other > 0]
+
+
+def _mean(errors: Sequence[float]) -> float:
+    """The geometric mean of the positive ones: a bound may be 0; 0 if there is none."""
+    positive = [error for error in errors if error > 0]
+    return geometric_mean(positive) if positive else 0.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -290,6 +290,7 @@ def test_tables_in_the_readme_are_generated(load: Load) -> None:
         "bounds": lambda file: str(load("bounds").markdown(load("store").Store(file).rows())),
         "certificates": lambda file: str(load("certificates").markdown(load("store").Store(file).rows())),
         "networks": lambda file: str(load("networks").markdown(load("store").Store(file).rows())),
+        "optimum": lambda file: str(load("optimum").markdown(load("store").Store(file).rows())),
         "solvers": lambda file: str(load("solvers").markdown(load("store").Store(file).rows())),
         "study": lambda file: str(load("study").markdown(load("store").Store(file).rows())),
     }
@@ -442,8 +443,59 @@ def test_a_solvers_row(load: Load, tmp_path: Path) -> None:
     table = solvers.markdown(store.rows()).splitlines()
     ratios = {line.split(" | ")[2]: float(line.split(" | ")[4]) for line in table[2:]}
     assert ratios[solvers.REFERENCE] == 1 and ratios["anneal"] <= ratios["admm + descent"] <= 1
+    above = {line.split(" | ")[2]: line.split(" | ")[7] for line in table[2:7]}
+    errors = {row["key"]["solver"]: row["result"]["relative_errors"][0] for row in store.rows()}
+    assert (
+        above["anneal"] == f"{errors['anneal'] / errors[solvers.BOUND]:.2f}"
+        and above[solvers.BOUND] == "1.00"
+    )
+    by_layer = [cell.strip() for line in table[8:] for cell in line.strip("|").split(" | ")]
+    assert by_layer[0] == "tiny, 3 levels" and f"{errors['anneal']:.4f}" in by_layer
     with pytest.raises(ValueError, match="the profile paper"):
         solvers.markdown(store.rows()[:1])
+
+
+def test_an_optimum_row(load: Load, tmp_path: Path) -> None:
+    optimum, store = load("optimum"), load("store").Store(tmp_path / "rows.json")
+    rng = np.random.default_rng(0)
+    X, W = rng.standard_normal((2, 30, 9)), rng.standard_normal((2, 1, 9, 6))
+    problems = [(f"fc{i}", (2 / 30 * X[i].T @ X[i])[None], W[i]) for i in range(2)]
+    given = optimum.parts(problems, 3, rows=5, columns=3, seed=0)
+    assert [part.layer for part in given] == ["fc0"] * 3 + ["fc1"] * 3
+    for part in given:
+        assert part.H.shape == (1, 5, 5) and part.W.shape == (1, 5, 1)
+        whole = problems[int(part.layer[-1])][1][0]
+        first = int(np.flatnonzero(np.diagonal(whole) == part.H[0, 0, 0])[0])
+        assert np.array_equal(part.H[0], whole[first : first + 5, first : first + 5])
+        weight = problems[int(part.layer[-1])][2][0, first : first + 5]
+        assert (weight == part.W[0]).all(axis=0).any()
+    for name in ("exact", "direct, mean"):
+        work = partial(optimum.measure, given, optimum.EVERY[name], 3)
+        store.run(optimum.key_of("tiny", name, 3, 30), work)
+    rows = {row["key"]["solver"]: row["result"] for row in store.rows()}
+    assert rows["exact"]["hits"] == 100.0 and rows["exact"]["worst"] == pytest.approx(1.0, rel=1e-9)
+    assert rows["direct, mean"]["hits"] < 50 and rows["direct, mean"]["median"] > 1
+    table = optimum.markdown(store.rows()).splitlines()
+    assert table[-1].startswith("| tiny | 3 | 12 | exact | 6 | 100.0 | 1.000 | 1.000 | ")
+
+
+def test_the_optimum_is_that_of_loops(load: Load) -> None:
+    import itertools
+
+    optimum, rng = load("optimum"), np.random.default_rng(1)
+    X, W = rng.standard_normal((9, 4)), rng.standard_normal((4, 2))
+    H = X.T @ X
+    for levels, values in ((3, (-1, 0, 1)), (5, (-2, -1, 0, 1, 2))):
+        for column, found in enumerate(optimum.enumerated(H, W, levels)):
+            w, least = W[:, column], np.inf
+            for codes in itertools.product(values, repeat=4):
+                q = np.array(codes, dtype=float)
+                alpha = max(0.0, q @ H @ w / (q @ H @ q)) if q.any() else 0.0
+                least = min(least, 0.5 * (alpha * q - w) @ H @ (alpha * q - w))
+            assert found == pytest.approx(least, rel=1e-10)
+    with pytest.raises(ValueError, match="must not be below the optimum"):  # planted: too high an optimum
+        part = optimum.Part("fc", H[None], W[None, :, :1], 2 * optimum.enumerated(H, W, 3)[0])
+        optimum.measure([part], optimum.EVERY["exact"], 3)
 
 
 def test_certificates_hessians_are_those_of_the_original_network(load: Load) -> None:
