@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ def ldnq_settings(changes: Iterable[str], base: LdnqSettings | None = None) -> L
 
 def flat(settings: LdnqSettings) -> dict[str, Any]:
     """The fields that `ldnq_settings` can change, by name; the update's are missing without an update."""
-    update = {} if settings.update is None else plain(settings.update)
+    own = settings.update
+    update = {} if own is None else {field.name: plain(getattr(own, field.name)) for field in fields(own)}
     return {**{name: getattr(settings, name) for name in OUTER}, **update}
 
 

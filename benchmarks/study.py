@@ -153,8 +153,9 @@ def key_of(network: str, settings: LdnqSettings, data: Dataset, seed: int) -> Ke
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """All rows as a table in Markdown, with columns for the settings that differ between rows."""
-    settings = [row["result"]["settings"] for row in rows]
-    names = list(settings[0]) if settings else []
+    defaults = flat(LdnqSettings())  # of settings that are younger than a row
+    settings = [{**defaults, **row["result"]["settings"]} for row in rows]
+    names = list(defaults)
     varied = [name for name in names if any(own[name] != settings[0][name] for own in settings)]
     headings = [
         "network",
@@ -171,7 +172,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         [
             row["key"]["network"],
             str(row["key"]["seed"]),
-            *(f"{row['result']['settings'][name]}" for name in varied),
+            *(f"{({**defaults, **row['result']['settings']})[name]}" for name in varied),
             f"{row['result']['accuracy']:.2f}",
             f"{row['result']['agreement']:.2f}",
             f"{row['result']['output_error']:.2f}",

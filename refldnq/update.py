@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from refldnq._checks import check_choice, check_integer, check_number
-from refldnq._typing import Array, NetworkParams
+from refldnq._typing import Array, Int64Array, NetworkParams
 from refldnq.data.sampling import shuffled_batches
 from refldnq.loss import distillation, output_error
 from refldnq.network import Live, Network
@@ -71,11 +71,16 @@ class UpdateSettings:
         stops.
     tolerance : float, optional
         See `patience`.
+    validation : float, optional
+        Share of the images, spread evenly over them, that an update leaves out to choose its length by: the
+        loss on them, in eval mode, is taken before the first and after every epoch, and what is returned is
+        the state where it was least. 0, as in the paper, leaves none out. Not with `mix`, which would learn
+        from them.
 
     Raises
     ------
     ValueError
-        If a setting is out of range.
+        If a setting is out of range, or `validation` and `mix` are both asked for.
 
     Notes
     -----
@@ -107,6 +112,7 @@ class UpdateSettings:
     mix: float = 0.0
     patience: int = 0
     tolerance: float = 1e-3
+    validation: float = field(default=0.0, metadata={"later": True})
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, at_least=1)
@@ -129,6 +135,11 @@ class UpdateSettings:
             raise ValueError(f"`mix` must be at most 0.5, got {self.mix}.")
         check_integer("patience", self.patience, at_least=0)
         object.__setattr__(self, "tolerance", check_number("tolerance", self.tolerance, at_least=0))
+        object.__setattr__(self, "validation", check_number("validation", self.validation, at_least=0))
+        if not self.validation <= 0.5:
+            raise ValueError(f"`validation` must be at most 0.5, got {self.validation}.")
+        if self.validation and self.mix:
+            raise ValueError(f"`validation` must be 0 if images are mixed, got {self.validation}.")
         if not (self.weights or self.affine):
             raise ValueError("`weights` or `affine` must be True: nothing would move.")
 
@@ -161,13 +172,16 @@ class UpdateResult:
     network : Network
         With the moved parameters; everything before the cut is unchanged.
     losses : tuple of float
-        Mean loss of the batches of each epoch: the output error (6), squared units of the output per image.
+        Mean loss of the batches of each epoch that counts: the output error (6), squared units of the output
+        per image. With images left out only the epochs up to the chosen length count.
     steps : int
-        Steps of the optimizer.
+        Steps of the optimizer, in all epochs.
     images : int
         Image passes: images summed over all steps.
     arrays : mapping of str to mapping of str to Array
         What has moved, as the optimizer holds it.
+    validation : tuple of float
+        Mean loss on the images left out, before the first and after every epoch; empty without.
     """
 
     network: Network
@@ -175,6 +189,7 @@ class UpdateResult:
     steps: int
     images: int
     arrays: Tree = field(default_factory=dict)
+    validation: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -291,16 +306,22 @@ def update(
     rule = optimizer_from(settings.optimizer, momentum=settings.momentum, weight_decay=settings.weight_decay)
     state = rule.start(arrays)
     params: NetworkParams = network.params
-    task = _Task(network, cut, copies[0], settings)
-    count = copies[0].target.shape[0]
+    first = copies[0]
+    task = _Task(network, cut, first, settings)
+    left = left_out(first.target.shape[0], settings.validation)
+    learnt = np.setdiff1d(np.arange(first.target.shape[0]), left)
+    watched = _part(first, left)
+    count = learnt.size
     steps = settings.epochs * -(-count // settings.batch_size)
     losses: list[float] = []
+    unseen = [task.loss(watched, params)] if left.size else []
+    kept, length = (params, arrays), 0
     done = images = 0
     for epoch in range(settings.epochs):
         copy = copies[epoch % len(copies)]
         total = 0.0
         for batch in shuffled_batches(count, settings.batch_size, rng):
-            loss, gradients, statistics = task.gradients(copy, batch, params, arrays)
+            loss, gradients, statistics = task.gradients(copy, learnt[batch], params, arrays)
             if not np.isfinite(loss):
                 raise ValueError(
                     f"`learning_rate` must be small enough for the update to converge, got "
@@ -314,9 +335,60 @@ def update(
             images += batch.size
             total += loss * batch.size
         losses.append(total / count)
+        if left.size:
+            unseen.append(task.loss(watched, params))
+        if not left.size or unseen[-1] < min(unseen[:-1]):
+            kept, length = (params, arrays), len(losses)
         if _stalled(losses, settings):
             break
-    return UpdateResult(network.replace(_changed(network, params)), tuple(losses), done, images, arrays)
+    params, arrays = kept
+    return UpdateResult(
+        network=network.replace(_changed(network, params)),
+        losses=tuple(losses[:length]),
+        steps=done,
+        images=images,
+        arrays=arrays,
+        validation=tuple(unseen),
+    )
+
+
+def left_out(count: int, share: float) -> Int64Array:
+    """Places of the images that updates leave out: the same in every update, so that none learns from them.
+
+    Parameters
+    ----------
+    count : int
+        Number of images.
+    share : float
+        `UpdateSettings.validation`.
+
+    Returns
+    -------
+    Array
+        Ascending; at least one and not all of them if `share` is not 0.
+
+    Raises
+    ------
+    ValueError
+        If there is a single image.
+
+    Examples
+    --------
+    >>> left_out(10, 0.2)
+    array([2, 7])
+    """
+    if not share:
+        return np.empty(0, dtype=np.int64)
+    if count < 2:
+        raise ValueError(f"`validation` must be 0 for a single image, got {share}.")
+    size = max(1, int(share * count))
+    return ((np.arange(size) + 0.5) * count / size).astype(np.int64)
+
+
+def _part(copy: Copy, places: Int64Array) -> Copy:
+    features = None if copy.features is None else copy.features[places]
+    live = {name: np.ascontiguousarray(values[places]) for name, values in copy.live.items()}
+    return Copy(live, copy.target[places], features)
 
 
 class _Task:
@@ -336,6 +408,17 @@ class _Task:
             self.weight = (
                 settings.intermediate * float(np.vdot(first.target, first.target)) / max(size, 1e-30)
             )
+
+    def loss(self, copy: Copy, params: NetworkParams) -> float:
+        """The loss of a copy in eval mode."""
+        network = self.network
+        body = network.record(copy.live, self.cut, self.middle, params=params)
+        head = network.record(body.live, self.middle, self.end, params=params)
+        loss, _ = _loss(head.live[self.last], copy.target, self.settings)
+        if self.middle > self.cut:
+            assert copy.features is not None
+            loss += self.weight * output_error(body.live[self.features], copy.features)[0]
+        return loss
 
     def gradients(
         self, copy: Copy, batch: Array, params: NetworkParams, moving: Tree

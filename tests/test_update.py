@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from refldnq._typing import Array
+from refldnq.experiments.record import plain
 from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, ReLU
 from refldnq.loss import distillation, output_error
 from refldnq.network import Network, Node
-from refldnq.update import Copy, UpdateResult, UpdateSettings, moving_arrays, update
+from refldnq.update import Copy, UpdateResult, UpdateSettings, left_out, moving_arrays, update
 from refldnq.versions import Versions
 
 Problem = tuple[Network, list[Copy], Array]
@@ -263,3 +264,113 @@ def test_versions_give_the_input_of_the_last_weighted_layer() -> None:
     assert features is not None and np.allclose(features, live["flatten"], rtol=1e-12)
     assert np.allclose(versions.target(0), network.forward(x), rtol=1e-12)
     assert Versions(network, x, SETTINGS, 1, np.random.default_rng(0), 4).features(0) is None
+
+
+# ------------------------------------------------------------------ the length by images that are left out
+
+CHOSEN = replace(SETTINGS, epochs=12, learning_rate=2e-3, schedule="constant", validation=0.25)
+
+
+def part(copy: Copy, places: Array) -> Copy:
+    return Copy({name: values[places] for name, values in copy.live.items()}, copy.target[places])
+
+
+def chosen_length_error(problem: Problem, settings: UpdateSettings = CHOSEN) -> str:
+    """What is wrong with the length of an update and what it returns; nothing if it is right."""
+    network, (copy,), _ = problem
+    left = left_out(24, settings.validation)
+    result = update(network, CUT, [copy], settings, np.random.default_rng(0))
+    rest = part(copy, np.delete(np.arange(24), left))
+    bare = replace(settings, validation=0.0)
+    states = [network]
+    for epochs in range(1, settings.epochs + 1):  # a constant rate: shorter updates are the beginnings
+        own = replace(bare, epochs=epochs)
+        states.append(update(network, CUT, [rest], own, np.random.default_rng(0)).network)
+    end = len(network.nodes)
+    unseen = part(copy, left)
+    losses = [output_error(state.advance(unseen.live, CUT, end)["fc"], unseen.target)[0] for state in states]
+    best = int(np.argmin(losses))
+    if not np.allclose(result.validation, losses, rtol=1e-12, atol=0):
+        return f"losses {result.validation}, wanted {losses}"
+    if len(result.losses) != best or not same(result.network, states[best]):
+        return f"length {len(result.losses)}, wanted {best}"
+    return ""
+
+
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_the_length_is_that_of_the_least_loss_on_the_images_left_out(
+    problem: Problem, statistics: Any
+) -> None:
+    # The targets are another network's: on few images the update soon learns what does not carry over.
+    assert chosen_length_error(problem, replace(CHOSEN, statistics=statistics)) == ""
+    result = run(problem, replace(CHOSEN, statistics=statistics))
+    assert 0 < len(result.losses) < 12 and result.steps == 12 * 3 and result.images == 12 * 18
+
+
+@pytest.mark.parametrize("planted", ["all learnt", "train mode", "last state"])
+def test_planted_errors_in_the_length_are_seen(
+    problem: Problem, planted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from refldnq import update as module
+
+    if planted == "all learnt":  # the images left out are learnt from
+        monkeypatch.setattr(module.np, "setdiff1d", lambda every, _: every)
+    elif planted == "train mode":  # the loss is not of the network as it is used
+        right = Network.record
+        monkeypatch.setattr(
+            Network,
+            "record",
+            lambda self, *words, **options: right(self, *words, **{**options, "mode": "train"}),
+        )
+    else:
+
+        def last(losses: list[float]) -> float:
+            return np.inf
+
+        monkeypatch.setattr(module, "min", last, raising=False)
+    assert chosen_length_error(problem) != ""
+
+
+def test_an_update_that_helps_no_image_left_out_is_not_made(problem: Problem) -> None:
+    network, (copy,), x = problem
+    target = copy.target.copy()
+    left = left_out(24, 0.25)
+    target[left] = network.forward(x)[left]  # they are right already
+    result = update(network, CUT, [Copy(copy.live, target)], CHOSEN, np.random.default_rng(0))
+    assert result.losses == () and same(result.network, network) and result.validation[0] < 1e-20
+
+
+def test_images_left_out_are_always_the_same_ones() -> None:
+    for count, share in ((500, 0.1), (7, 0.5), (2, 0.5), (50, 0.001)):
+        left = left_out(count, share)
+        assert left.size == len(set(left.tolist())) == max(1, int(share * count)) < count
+        assert left.min() >= 0 and left.max() < count and (np.diff(left) > 0).all()
+    assert left_out(500, 0.0).size == 0
+    with pytest.raises(ValueError, match="`validation` must be 0 for a single image"):
+        left_out(1, 0.5)
+
+
+def test_features_count_in_the_loss_on_images_left_out(problem: Problem) -> None:
+    network, (copy,), x = problem
+    teacher = residual_network(2)
+    features = teacher.advance(teacher.start(x), 0, teacher.position("fc"))["flatten"]
+    settings = replace(CHOSEN, epochs=1, intermediate=0.7)
+    first = update(
+        network, CUT, [replace(copy, features=features)], settings, np.random.default_rng(0)
+    ).validation[0]
+    left, unit = left_out(24, 0.25), float(np.sum(copy.target**2) / np.sum(features**2))
+    own = network.advance(network.start(x), 0, network.position("fc"))["flatten"]
+    wanted = output_error(network.forward(x)[left], copy.target[left])[0]
+    wanted += 0.7 * unit * output_error(own[left], features[left])[0]
+    assert first == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("change", [{"validation": 0.6}, {"validation": -0.1}, {"mix": 0.5}])
+def test_shares_that_cannot_be_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="`validation` must be"):
+        replace(CHOSEN, **change)
+
+
+def test_a_setting_that_is_younger_than_stored_results_does_not_change_their_keys() -> None:
+    assert "validation" not in plain(SETTINGS) and "tolerance" in plain(SETTINGS)
+    assert plain(CHOSEN)["validation"] == 0.25

@@ -47,6 +47,7 @@ UPDATE = (
     "crop",
     "flip",
     "mix",
+    "validation",
 )
 """Options that are fields of the update's settings."""
 
@@ -159,6 +160,12 @@ UPDATE = (
 @click.option("--crop", type=int, help="Update: pixels around an image before it is cropped.")
 @click.option("--flip/--no-flip", default=None, help="Update: mirror half of the images.")
 @click.option("--mix", type=float, help="Update: largest weight of a second image in an image, 0 to 0.5.")
+@click.option(
+    "--validation",
+    type=float,
+    metavar="SHARE",
+    help="Update: share of the images that is left out, to choose each update's length by.",
+)
 @click.option("--first/--no-first", default=True, help="Quantize the first layer.  [default: first]")
 @click.option("--last/--no-last", default=True, help="Quantize the last layer.  [default: last]")
 @click.option(

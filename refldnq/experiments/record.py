@@ -17,7 +17,8 @@ def plain(value: Any) -> Any:
     ----------
     value : object
         Dataclasses become dicts of their fields; arrays and tuples lists; NaN and infinity, which JSON lacks,
-        None.
+        None. A field whose metadata say ``later`` is left out at its default: it is younger than results
+        that are stored under their settings, and must not make them another run's.
 
     Returns
     -------
@@ -36,7 +37,12 @@ def plain(value: Any) -> Any:
     {'codebook': {'kind': 'scaled', 'points': [-1.0, 0.0, 1.0], 'levels': 3}, 'rho': None}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return {
+            field.name: plain(own)
+            for field, own in fields
+            if not (field.metadata.get("later") and own == field.default)
+        }
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
