@@ -271,8 +271,11 @@ class _Run:
 
     def _factor(self, block: Float64Array) -> Any:
         matrix = block + self.rho * np.eye(len(block))
+        # A Cholesky factor has square roots, and those of 2H are not a power of two times those of H: with
+        # the diagonal near 1 the factor is the same whatever power of two multiplies H.
+        unit = 2.0 ** float(np.frexp(np.trace(matrix) / len(matrix))[1])
         try:
-            factor = cho_factor(matrix, lower=True, check_finite=False)
+            factor = cho_factor(matrix / unit, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
             if self.settings.singular == "raise":
                 raise
@@ -281,7 +284,13 @@ class _Run:
             kept = values > len(block) * 2 * UNIT * values[-1]
             inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
             return lambda right: right @ inverse
-        return lambda right: cho_solve(factor, right.T, overwrite_b=True, check_finite=False).T
+
+        def solve_block(right: Float64Array) -> Float64Array:
+            right *= 1.0 / unit
+            solution: Float64Array = cho_solve(factor, right.T, overwrite_b=True, check_finite=False).T
+            return solution
+
+        return solve_block
 
     def proximal(self, G: Float64Array, lam: Float64Array) -> Float64Array:
         """Θ of (13)."""

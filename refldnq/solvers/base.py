@@ -51,6 +51,10 @@ SOLVERS: Mapping[str, str] = MappingProxyType(
 WEIGHTED = frozenset({"admm_plus", "anneal", "coordinate", "gpfq", "gptq", "ldlq"})
 """Names of the solvers that take `column_weights`."""
 
+ORDERED = frozenset({"admm_plus", "anneal", "coordinate", "gpfq", "gptq", "ldlq"})
+"""Names of the solvers whose result depends on the order of the inputs: those that go from entry to entry, if
+only in a final descent. The others do not, but for ties."""
+
 
 def _no_floats() -> Float64Array:
     return np.empty(0)
