@@ -26,6 +26,7 @@ from refldnq import __version__
 from refldnq._kernels.threads import thread_count
 from refldnq._typing import Int64Array
 from refldnq.data import Dataset, load_dataset
+from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.reproduce.amounts import numbers
 from refldnq.experiments.run import QuantizeRequest, quantize_model, required_preprocess
 from refldnq.ldnq import LdnqSettings
@@ -151,11 +152,15 @@ def key_of(network: str, settings: LdnqSettings, data: Dataset, seed: int) -> Ke
     }
 
 
+def complete(row: dict[str, Any]) -> dict[str, Any]:
+    """A row's settings, with the defaults of those that are younger than the row."""
+    return {**flat(LdnqSettings()), **row["result"]["settings"]}
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """All rows as a table in Markdown, with columns for the settings that differ between rows."""
-    defaults = flat(LdnqSettings())  # of settings that are younger than a row
-    settings = [{**defaults, **row["result"]["settings"]} for row in rows]
-    names = list(defaults)
+    """All rows as a table in Markdown, with columns for the settings that differ, then `choices`."""
+    settings = [complete(row) for row in rows]
+    names = list(flat(LdnqSettings()))
     varied = [name for name in names if any(own[name] != settings[0][name] for own in settings)]
     headings = [
         "network",
@@ -172,7 +177,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         [
             row["key"]["network"],
             str(row["key"]["seed"]),
-            *(f"{({**defaults, **row['result']['settings']})[name]}" for name in varied),
+            *(f"{complete(row)[name]}" for name in varied),
             f"{row['result']['accuracy']:.2f}",
             f"{row['result']['agreement']:.2f}",
             f"{row['result']['output_error']:.2f}",
@@ -181,7 +186,47 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         ]
         for row in order
     ]
+    return f"{markdown_table(headings, cells)}\n\n{choices(rows)}"
+
+
+TOGETHER = {"epochs": ("epochs", "copies", "pool")}
+"""Settings that are varied as one: how long an update is."""
+
+IDLE = ("temperature", "momentum", "patience", "tolerance", "copies", "pool", "crop")
+"""Not asked about: without effect in the profile ``best``, named with another one, or part of `flip`."""
+
+
+def choices(rows: list[dict[str, Any]]) -> str:
+    """Every setting of the profile ``best`` with the rows that chose it: pairs that differ in it alone."""
+    best = flat(profile_settings("best"))
+    cells = []
+    for name, value in best.items():
+        if name in IDLE:
+            continue
+        fields = TOGETHER.get(name, (name,))
+        pairs = [
+            " against ".join(_outcome(row, fields) for row in (one, other))
+            for place, one in enumerate(rows)
+            for other in rows[place + 1 :]
+            if _differ(one, other) and _differ(one, other) <= set(fields)
+        ]
+        chosen = ", ".join(f"{field} {best[field]}" for field in fields) if len(fields) > 1 else str(value)
+        cells.append([f"`{name}`", chosen, "; ".join(pairs) or "no pair of rows"])
+    headings = ["setting", "profile best", "output error (agreement, %) of runs that differ in it alone"]
     return markdown_table(headings, cells)
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """The settings in which two rows differ; those of other networks or images are not compared."""
+    if any(one["key"][name] != other["key"][name] for name in one["key"] if name != "settings"):
+        return {"key"}
+    mine, theirs = complete(one), complete(other)
+    return {name for name in mine if mine[name] != theirs[name]}
+
+
+def _outcome(row: dict[str, Any], fields: tuple[str, ...]) -> str:
+    values = ", ".join(str(complete(row)[field]) for field in fields)
+    return f"{values}: {row['result']['output_error']:.2f} ({row['result']['agreement']:.2f})"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

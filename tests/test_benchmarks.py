@@ -281,6 +281,32 @@ def test_study_table(load: Load) -> None:
     assert lines[2] == "| resnet20 | 0 | 2 | 92.00 | 91.00 | 78.00 | 99.80 | 0.5 |"  # least error first
 
 
+def test_a_setting_is_chosen_by_rows_that_differ_in_it_alone(load: Load) -> None:
+    study, published = load("study"), load("published")
+
+    def row(error: float, changes: str, seed: int = 0) -> dict[str, Any]:
+        settings = published.flat(published.ldnq_settings(changes.split(",")))
+        del settings["validation"]  # a row that is older than this setting
+        result = {"output_error": error, "agreement": 100 - error, "settings": settings}
+        return {"key": {"network": "n", "seed": seed, "settings": changes}, "result": result}
+
+    rows = [
+        row(9.0, "epochs=1,copies=1"),
+        row(8.0, "epochs=2,copies=2"),
+        row(7.0, "epochs=2,copies=2,ridge=0.1"),
+        row(6.0, "epochs=2,copies=2,ridge=0.1,mix=0.5"),
+        row(5.0, "epochs=2,copies=2,ridge=0.3", seed=1),  # other images
+        row(4.0, "epochs=1,copies=1,flip=false,target=drift"),  # two changes
+    ]
+    lines = {line.split(" | ")[0]: line.split(" | ")[2] for line in study.choices(rows).splitlines()[2:]}
+    assert lines["| `epochs`"] == "1, 1, 96: 9.00 (91.00) against 2, 2, 96: 8.00 (92.00) |"
+    assert lines["| `ridge`"] == "0.01: 8.00 (92.00) against 0.1: 7.00 (93.00) |"
+    assert lines["| `mix`"] == "0.0: 7.00 (93.00) against 0.5: 6.00 (94.00) |"
+    assert lines["| `flip`"] == lines["| `target`"] == lines["| `solver`"] == "no pair of rows |"
+    every = set(published.flat(load("study").profile_settings("best")))
+    assert {name.strip("| `") for name in lines} == every - set(study.IDLE)
+
+
 def test_tables_in_the_readme_are_generated(load: Load) -> None:
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     front = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
