@@ -19,15 +19,16 @@ import numpy as np
 from refldnq._checks import check_finite, check_integer, check_number, check_shape
 from refldnq._typing import Array, Float64Array
 from refldnq.batches import advance, split
-from refldnq.codebook import Codebook, powers_of_two
+from refldnq.codebook import Codebook, powers_of_two, scaled
 from refldnq.hessian import accumulate_hessian
 from refldnq.layers.base import LinearMap
 from refldnq.loss import output_error
 from refldnq.network import Live, Network
 from refldnq.solvers.base import get_solver
 
-CANDIDATES = (3, 5, 7, 9, 11)
-"""Numbers of levels to choose from: the paper's tables have 3 to 11."""
+CANDIDATES = (2, 3, 5, 7, 9, 11)
+"""Numbers of levels to choose from: the paper's tables have 3 to 11; with the two values ±α, one bit a
+weight, a budget of log2(3) bits leaves something to choose."""
 
 GRID = 20_000
 """Parts of the budget beyond the fewest bits; bits are rounded up to them, so that it is never exceeded
@@ -57,6 +58,22 @@ class Sensitivities:
     sizes: tuple[int, ...]
     levels: tuple[int, ...]
     errors: Float64Array
+
+
+def set_of(levels: int) -> Codebook:
+    """The set with so many levels: the paper's, or ±α for two.
+
+    Raises
+    ------
+    ValueError
+        If there is no such set.
+
+    Examples
+    --------
+    >>> set_of(2).values, set_of(5).values
+    (array([-1.,  1.]), array([-2., -1.,  0.,  1.,  2.]))
+    """
+    return scaled([-1.0, 1.0]) if levels == 2 else powers_of_two(levels)
 
 
 def sensitivities(
@@ -105,7 +122,7 @@ def sensitivities(
         W = layer.pack(network.params[name]).astype(np.float64)
         sizes.append(W.size)
         for column, count in enumerate(levels):
-            solution = get_solver(solver)(H, W, powers_of_two(count), None)
+            solution = get_solver(solver)(H, W, set_of(count), None)
             own = {key: array.astype(network.dtype) for key, array in layer.unpack(solution.G).items()}
             changed = network.replace({name: own})
             output = advance(changed, live, cut, end, batch_size)[network.nodes[-1].name]
@@ -200,6 +217,5 @@ def mixed_levels(measured: Sensitivities, mean_bits: float) -> dict[str, Codeboo
     bits = [math.log2(levels) for levels in measured.levels]
     choices = allocate(measured.sizes, bits, measured.errors, mean_bits)
     return {
-        name: powers_of_two(measured.levels[choice])
-        for name, choice in zip(measured.names, choices, strict=True)
+        name: set_of(measured.levels[choice]) for name, choice in zip(measured.names, choices, strict=True)
     }

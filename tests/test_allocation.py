@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from test_ldnq import SETTINGS, residual_network
 
 from refldnq import allocation
 from refldnq._typing import Array
-from refldnq.allocation import GRID, allocate, mixed_levels, sensitivities
+from refldnq.allocation import CANDIDATES, GRID, Sensitivities, allocate, mixed_levels, sensitivities
 from refldnq.codebook import powers_of_two
 from refldnq.data import Dataset, Preprocess
 from refldnq.experiments.run import QuantizeRequest, quantize_model
@@ -64,6 +65,61 @@ def test_a_planted_greedy_choice_is_not_the_best() -> None:
     sizes = [10, 9]
     assert allocate(sizes, BITS, errors, 29 / 19) == (1, 0)
     assert brute_force(sizes, errors, 29 / 19) == 10.0
+
+
+def test_bits_are_rounded_up() -> None:
+    # The second choice needs a hundred-thousandth of a bit more than there is.
+    assert allocate([1000], [1.0, 2.0], np.array([[1.0, 0.0]]), 2.0 - 1e-5) == (0,)
+    assert allocate([1000], [1.0, 2.0], np.array([[1.0, 0.0]]), 2.0) == (1,)
+
+
+def mixed_levels_error(seed: int, budget: float) -> str:
+    """What is wrong with the levels of four layers; nothing if they are the best within the budget."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(50, 2000, 4)
+    errors = np.sort(rng.uniform(0, 10, (4, len(CANDIDATES))), axis=1)[:, ::-1] * sizes[:, None]
+    names = ("a", "b", "c", "d")
+    measured = Sensitivities(names=names, sizes=tuple(sizes.tolist()), levels=CANDIDATES, errors=errors)
+    found = [codebook.levels for codebook in mixed_levels(measured, budget).values()]
+    if not sum(n * math.log2(k) for n, k in zip(sizes, found, strict=True)) <= budget * sizes.sum():
+        return f"{found} exceed the budget"
+    value = sum(errors[row, CANDIDATES.index(k)] for row, k in enumerate(found))
+    least = min(
+        sum(errors[row, CANDIDATES.index(k)] for row, k in enumerate(levels))
+        for levels in itertools.product(CANDIDATES, repeat=4)
+        if sum(n * math.log2(k) for n, k in zip(sizes, levels, strict=True)) <= budget * sizes.sum()
+    )
+    return "" if value <= least * (1 + 1e-12) else f"{found} have {value}, {least} is possible"
+
+
+@pytest.mark.parametrize("budget", [1.0, math.log2(3), 2.0, 2.5])
+def test_bits_are_counted_over_weights_and_are_logarithms(budget: float) -> None:
+    for seed in range(6):
+        assert mixed_levels_error(seed, budget) == ""
+
+
+@pytest.mark.parametrize("planted", ["whole bits", "bits a layer"])
+def test_bits_counted_otherwise_are_seen(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = allocation.allocate
+
+    def wrong(sizes: Sequence[int], bits: Sequence[float], errors: Array, budget: float) -> tuple[int, ...]:
+        if planted == "whole bits":
+            bits = [math.ceil(b) for b in bits]
+        else:
+            sizes = [1] * len(sizes)
+        return right(sizes, bits, errors, budget)
+
+    monkeypatch.setattr(allocation, "allocate", wrong)
+    assert any(mixed_levels_error(seed, 2.5) for seed in range(6))
+
+
+def test_the_budget_of_three_levels_leaves_a_choice() -> None:
+    """Bits move from the layer that does not need them to the one that does: 2 and 5 levels."""
+    errors = np.array([[1.0, 0.9, 0.8, 0.8, 0.8, 0.8], [9.0, 5.0, 1.0, 0.9, 0.8, 0.7]])
+    measured = Sensitivities(names=("a", "b"), sizes=(200, 100), levels=CANDIDATES, errors=errors)
+    found = mixed_levels(measured, math.log2(3))
+    assert [found[name].levels for name in ("a", "b")] == [2, 5]
+    assert np.array_equal(found["a"].values, [-1.0, 1.0])
 
 
 def test_budgets_that_cannot_be_are_refused() -> None:

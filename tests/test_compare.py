@@ -18,9 +18,10 @@ from click.testing import CliRunner, Result
 from refldnq.cli import main
 from refldnq.codebook import powers_of_two
 from refldnq.data import load_dataset
+from refldnq.experiments.comparison import figures as figures_module
 from refldnq.experiments.comparison import runs as runs_module
 from refldnq.experiments.comparison.methods import METHODS, method_settings
-from refldnq.experiments.comparison.problems import layer_problems
+from refldnq.experiments.comparison.problems import LayerProblem, layer_problems
 from refldnq.experiments.comparison.runs import cells
 from refldnq.experiments.comparison.tables import geometric_mean
 from refldnq.experiments.profiles import PROFILES, profile_settings
@@ -148,6 +149,102 @@ def test_figures_are_files_and_stand_in_the_page(compared: tuple[Path, dict[str,
             "an empty figure"
         )
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
+
+
+def drawn(compared: tuple[Path, dict[str, Any], Result], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The axes of every figure, by name."""
+    from matplotlib.figure import Figure
+
+    folder, record, _ = compared
+    runs = [
+        runs_module.ComparedRun(
+            cell=runs_module.Cell(run["method"], run["levels"], run["images"]),
+            record=run,
+            model_file=folder / f"{run['method']}-{run['levels']}-levels-{run['images']}-images.h5",
+        )
+        for run in record["runs"]
+    ]
+    problems = [
+        LayerProblem(**{key: problem[key] for key in ("layer", "errors", "bound", "trace")})
+        for problem in record["problems"]
+    ]
+
+    def draw(paint: Any) -> Any:
+        axes = Figure().subplots()
+        paint(axes)
+        return axes
+
+    monkeypatch.setattr(figures_module, "draw", draw)
+    found = figures_module.all_figures(runs, problems, load_model(MLP), 3, 60)
+    return {name: axes for name, (_, axes) in found.items()}
+
+
+def figures_error(axes: dict[str, Any], record: dict[str, Any]) -> str:
+    """What is wrong with the figures; nothing if they show the record's numbers and say what they are."""
+    methods, layers = ["paper", "gptq", "best"], [layer["name"] for layer in record["runs"][0]["layers"]]
+
+    def runs(method: str, **fixed: int) -> list[dict[str, Any]]:
+        of_it = [run for run in record["runs"] if run["method"] == method]
+        return [run for run in of_it if all(run[key] == value for key, value in fixed.items())]
+
+    for name, own in axes.items():
+        labels = [text.get_text() for text in own.get_legend().get_texts()]
+        wanted = layers if name == "objective" else methods
+        if [label for label in labels if label in wanted] != wanted or not own.get_xlabel():
+            return f"{name}: labels {labels}, {own.get_xlabel()!r}"
+        if not own.get_ylabel() or (own.get_yscale() == "log") != ("error" in name or name == "objective"):
+            return f"{name}: {own.get_ylabel()!r}, {own.get_yscale()}"
+    for name, field in (
+        ("layer-error", "relative_error"),
+        ("accumulated-error", "relative_accumulated_error"),
+    ):
+        for line, method in zip(axes[name].get_lines(), methods, strict=True):
+            (run,) = runs(method, levels=3, images=60)
+            if list(line.get_ydata()) != [layer[field] for layer in run["layers"]]:
+                return f"{name}: {method}"
+    for line, problem in zip(axes["objective"].get_lines(), record["problems"], strict=True):
+        if list(line.get_ydata()) != list(problem["trace"]):
+            return f"objective: {problem['layer']}"
+    for name, fixed in (("images", {"levels": 3}), ("levels", {"images": 60})):
+        *lines, original = axes[name].get_lines()
+        if set(original.get_ydata()) != {record["runs"][0]["accuracy_before"]}:
+            return f"{name}: original"
+        for line, method in zip(lines, methods, strict=True):
+            points = sorted((run[name], run["accuracy_after"]) for run in runs(method, **fixed))
+            if list(zip(line.get_xdata(), line.get_ydata(), strict=True)) != points:
+                return f"{name}: {method}"
+    heights = sum(bar.get_height() for bar in axes["histogram"].patches)
+    sizes = [own["weight"].size for own in load_model(MLP).network.params.values()]
+    return "" if heights == max(sizes) else "histogram"
+
+
+def test_figures_show_the_numbers_and_say_what_they_are(
+    compared: tuple[Path, dict[str, Any], Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = drawn(compared, monkeypatch)
+    assert set(axes) == FIGURES and figures_error(axes, compared[1]) == ""
+
+
+@pytest.mark.parametrize("planted", ["no label", "other error", "all levels"])
+def test_figures_of_other_numbers_are_noticed(
+    compared: tuple[Path, dict[str, Any], Result], planted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if planted == "no label":
+        axes = drawn(compared, monkeypatch)
+        axes["levels"].set_xlabel("")
+    elif planted == "other error":
+        right = figures_module._by_layer
+        monkeypatch.setattr(
+            figures_module, "_by_layer", lambda a, runs, _, label: right(a, runs, "relative_error", label)
+        )
+        axes = drawn(compared, monkeypatch)
+    else:
+        right_against = figures_module._against
+        monkeypatch.setattr(
+            figures_module, "_against", lambda a, runs, field, _: right_against(a, runs, field, {})
+        )
+        axes = drawn(compared, monkeypatch)
+    assert figures_error(axes, compared[1]) != ""
 
 
 def test_the_page_in_a_browser(compared: tuple[Path, dict[str, Any], Result], tmp_path: Path) -> None:

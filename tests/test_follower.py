@@ -135,12 +135,14 @@ def test_the_layers_have_one_scale_and_give_what_was_solved_for(images: Array) -
         assert np.abs(difference.mean(axis=(0, 2, 3))).max() < 1e-10
     difference = result.network.forward(images) - teacher.forward(images)
     assert np.abs(difference.mean(axis=0)).max() < 1e-10
-    # The report's accumulated error is that of the pre-activation which the normalization stands for.
-    scale, shift = normalization(teacher, "bn1")
+    # The report's accumulated error is that of the pre-activation which the normalization stands for, without
+    # and with a bias of the layer's own.
     axes = (1, -1, 1, 1)
-    meant = (at(result.network, images, "bn1") - shift.reshape(axes)) / scale.reshape(axes)
-    error = float(((meant - at(teacher, images, "conv1")) ** 2).sum()) / len(images)
-    assert result.reports[0].accumulated_error == pytest.approx(error, rel=1e-9)
+    for place, (name, norm) in enumerate((("conv1", "bn1"), ("conv2", "bn2"))):
+        scale, shift = normalization(teacher, norm)
+        meant = (at(result.network, images, norm) - shift.reshape(axes)) / scale.reshape(axes)
+        error = float(((meant - at(teacher, images, name)) ** 2).sum()) / len(images)
+        assert result.reports[place].accumulated_error == pytest.approx(error, rel=1e-9)
     assert result.reports[0].alpha == float(result.quantized["conv1"].alpha)
 
 

@@ -15,6 +15,8 @@ from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, LinearMap, R
 from refldnq.ldnq import LdnqSettings, Progress, ldnq, reestimate_statistics
 from refldnq.network import Network, Node
 from refldnq.solvers.admm import AdmmSettings
+from refldnq.solvers.coordinate import CoordinateSettings
+from refldnq.solvers.lower_bound import BoundSettings, lower_bound
 from refldnq.update import UpdateSettings
 
 UPDATE = UpdateSettings(epochs=2, batch_size=8, copies=2, crop=1)
@@ -275,6 +277,40 @@ def test_the_kept_bias_is_not_made_twice(images: Array) -> None:
     assert all(report.relative_accumulated_error < 1e-3 for report in result.reports)
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_certificates_are_of_the_problem_that_was_solved(images: Array, per_channel: bool) -> None:
+    network = residual_network()
+    how = CoordinateSettings(per_channel=per_channel)
+    settings = replace(SETTINGS, update=None, solver="coordinate", solver_settings=how)
+    report = run(network, images, settings, certificates=True).reports[0]
+    layer = network["conv1"].layer
+    assert isinstance(layer, LinearMap)
+    H, W = layer.hessian(images), layer.pack(network.params["conv1"])
+    bounds = [
+        lower_bound(H, W, settings.codebook, BoundSettings(per_channel=own)).value for own in (True, False)
+    ]
+    assert report.lower_bound == pytest.approx(bounds[0] if per_channel else bounds[1], rel=1e-9)
+    assert bounds[0] < bounds[1]  # more freedom: a certificate of the other problem would be wrong
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"target": "drift"}, {"target": "block", "absorb": True}],
+    ids=["weights", "drift", "block"],
+)
+def test_other_images_do_not_enter_the_problems(images: Array, changes: dict[str, Any]) -> None:
+    settings = replace(SETTINGS, update=None, solver="coordinate", **changes)
+    other = images.copy()
+    other[10:] = np.random.default_rng(9).standard_normal(other[10:].shape)
+    few = replace(settings, hessian_images=10)
+    one, two = (run(residual_network(), x, few).quantized for x in (images, other))
+    for name, code in one.items():
+        assert np.array_equal(code.codes, two[name].codes)
+        assert np.allclose(code.alpha, two[name].alpha, rtol=1e-12, atol=0)
+    all_of_them = [run(residual_network(), x, settings).quantized for x in (images, other)]
+    assert any(not np.array_equal(all_of_them[0][n].codes, all_of_them[1][n].codes) for n in one)
+
+
 def test_channels_are_weighted_by_the_normalization_behind(images: Array) -> None:
     network = residual_network()
     alike = network.replace({"bn1": {"weight": np.full(4, 0.5), "running_var": np.ones(4)}})
@@ -292,6 +328,8 @@ def test_channels_are_weighted_by_the_normalization_behind(images: Array) -> Non
         return float(((z_hat - z) ** 2).sum())
 
     assert behind(tilted) < behind(plain)
+    # What was minimized is the error behind the normalization, so that its scales count as squares.
+    assert tilted.reports[0].objective == pytest.approx(behind(tilted) / 24, rel=1e-9)
     # A layer whose output something else takes has no weights; grouped convolutions have them by group.
     assert tilted.reports[2].objective == pytest.approx(tilted.reports[2].error, rel=1e-9)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from refldnq.codebook import Codebook, fixed, free, powers_of_two, scaled
 from refldnq.hessian import layer_error
+from refldnq.projection import project
 from refldnq.solvers import admm, admm_plus, anneal, coordinate, gpfq, gptq, greedy, ldlq
 from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.anneal import AnnealSettings
@@ -337,6 +338,85 @@ def test_admm_plus_follows_its_definition(planted: bool, monkeypatch: pytest.Mon
     assert np.allclose(solution.trace.objective, expected, rtol=1e-9, atol=0) != planted
 
 
+def admm_plus_in_steps(
+    H: np.ndarray, W: np.ndarray, book: Codebook, how: AdmmPlusSettings
+) -> tuple[list[float], list[float]]:
+    """Objectives and scales of the iterates, one by one; a fitted scale does not enter the dual."""
+
+    def fitted(codes: np.ndarray, alpha: float) -> float:
+        Q = book.values[codes]
+        return float(np.vdot(Q, H[0] @ W[0]) / np.vdot(Q, H[0] @ Q)) if how.refit_alpha else alpha
+
+    def error(codes: np.ndarray, alpha: float) -> float:
+        return layer_error(H, W, alpha * book.values[codes][None])
+
+    start = project(W, book, method=how.projection)
+    G, lam, last = start.G[0], np.zeros_like(W[0]), None
+    objectives, alphas = [error(start.codes[0], float(start.alpha))], [float(start.alpha)]
+    for rho in how.schedule * np.diag(H[0]).mean():
+        lam = lam * ((last or rho) / rho)
+        theta = np.linalg.solve(H[0] + rho * np.eye(len(G)), H[0] @ W[0] + rho * (G - lam))
+        found = project((theta + lam)[None], book, method=how.projection)
+        G = found.G[0]
+        lam, last = theta + lam - G, rho
+        alphas.append(fitted(found.codes[0], float(found.alpha)))
+        objectives.append(error(found.codes[0], alphas[-1]))
+    return objectives, alphas
+
+
+@pytest.mark.parametrize("projection", ["exact", "alternating"])
+@pytest.mark.parametrize("refit", [False, True])
+def test_admm_plus_with_a_free_scale(projection: Any, refit: bool) -> None:
+    H, W = problem(6, d=10, m=3)
+    how = AdmmPlusSettings(iterations=30, projection=projection, refit_alpha=refit, polish=False)
+    found = admm_plus.solve(H, W, powers_of_two(5), how)
+    objectives, alphas = admm_plus_in_steps(H, W, powers_of_two(5), how)
+    assert np.allclose(found.trace.objective, objectives, rtol=1e-8, atol=0)
+    assert np.allclose(found.trace.alpha.ravel(), alphas, rtol=1e-8, atol=0)
+    best = int(np.argmin(objectives))
+    assert found.objective == pytest.approx(objectives[best], rel=1e-8)
+    # Another projection, or another scale, is another course.
+    other = admm_plus_in_steps(H, W, powers_of_two(5), dataclasses.replace(how, refit_alpha=not refit))[0]
+    assert not np.allclose(other, objectives, rtol=1e-3)
+
+
+def test_the_two_projections_of_admm_plus_differ_somewhere() -> None:
+    # A long tail: the alternation stays at its fixed point.
+    H, W = problem(6, d=12, m=1)
+    W = np.sign(W) * np.abs(W) ** 4
+    one, other = (
+        admm_plus.solve(H, W, powers_of_two(3), AdmmPlusSettings(iterations=20, projection=p, polish=False))
+        for p in ("exact", "alternating")
+    )
+    assert not np.allclose(one.trace.objective, other.trace.objective, rtol=1e-6)
+
+
+def gain_of_a_code(H: np.ndarray, W: np.ndarray, found: Solution) -> float:
+    """By how much one other code lowers f at the result's scale, as a share of f; 0 if none does."""
+    difference = found.G[0] - W[0]
+    slope, best = H[0] @ difference, 0.0
+    for level in found.values:
+        change = float(found.alpha) * level - found.G[0]
+        best = min(best, float((change * slope + 0.5 * np.diag(H[0])[:, None] * change**2).min()))
+    return -best / found.objective
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_polished_cannot_be_improved_by_a_code(seed: int) -> None:
+    H, W = problem(seed, d=24, m=6)
+    short = AdmmPlusSettings(iterations=10)
+    rough = admm_plus.solve(H, W, powers_of_two(3), dataclasses.replace(short, polish=False))
+    polished = admm_plus.solve(H, W, powers_of_two(3), short)
+    walk = AnnealSettings(rounds=1, explorations=0, sweeps=3, hot=0.3, cold=0.2, start=short)
+    for found in (polished, anneal.solve(H, W, powers_of_two(3), walk)):
+        if not gain_of_a_code(H, W, found) <= 1e-9:
+            raise AssertionError(found.solver)
+    assert gain_of_a_code(H, W, rough) > 1e-6 and polished.objective < rough.objective
+    fixed_scale = dataclasses.replace(short, refit_alpha=False)
+    kept = admm_plus.solve(H, W, powers_of_two(3), fixed_scale)
+    assert float(kept.alpha) in kept.trace.alpha  # the polish leaves the scale alone
+
+
 def test_annealing_improves_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     H, W = problem(0, d=24, m=6)
     results = [anneal.solve(H, W, powers_of_two(3), AnnealSettings(seed=seed)) for seed in (0, 0, 1)]
@@ -349,6 +429,55 @@ def test_annealing_improves_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(threads, "thread_count", lambda: 3)
     again = anneal.solve(H, W, powers_of_two(3), AnnealSettings(seed=0))
     assert np.array_equal(results[0].codes, again.codes)
+
+
+def test_explorations_are_short_hot_and_at_other_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    walks: list[tuple[float, np.ndarray]] = []
+
+    def walk(own: Problem, point: Point, temperatures: np.ndarray, rng: np.random.Generator) -> Point:
+        walks.append((float(point.alpha[0]), temperatures))
+        return point
+
+    monkeypatch.setattr(anneal, "_walk", walk)
+    H, W = problem(2, d=12)
+    how = AnnealSettings(explorations=6, rounds=4, sweeps=50, spread=0.2, hot=0.05, cold=0.002)
+    found = anneal.solve(H, W, powers_of_two(3), how)
+    scales = found.trace.alpha.ravel()  # of the best so far, where each walk begins
+    strays = [abs(np.log(alpha / scale)) for (alpha, _), scale in zip(walks, scales[:-1], strict=True)]
+    assert all(0 < stray <= 0.2 for stray in strays[:6]) and strays[6:] == [0.0] * 4
+    for place, (_, temperatures) in enumerate(walks):
+        first, count = (0.5, 10) if place < 6 else (0.05, 50)
+        assert temperatures[0] == pytest.approx(first) and temperatures[-1] == pytest.approx(0.002)
+        assert len(temperatures) == count
+    monkeypatch.setattr(anneal, "_walk", lambda own, point, *_: walks.append((point.alpha[0], H[0])) or point)
+    anneal.solve(H, W, fixed([-0.5, 0.0, 0.5]), how)
+    assert [alpha for alpha, _ in walks[10:]] == [1.0] * 10  # a fixed set has no other scale
+
+
+def test_annealing_starts_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    H, W = problem(3, d=12)
+    start = AdmmPlusSettings(iterations=3, polish=False)
+    first = anneal.solve(H, W, powers_of_two(3), AnnealSettings(rounds=0, explorations=0, start=start))
+    assert first.objective == admm_plus.solve(H, W, powers_of_two(3), start).objective
+    assert first.objective > admm_plus.solve(H, W, powers_of_two(3)).objective
+
+
+def test_descent_in_the_order_of_the_diagonal() -> None:
+    """A sweep of it is one of the problem whose inputs stand in that order; the scale stays if told to."""
+    differ = moved = False
+    for seed in range(5):
+        H, W = problem(seed, m=2)
+        turn = np.argsort(-np.diag(H[0]), kind="stable")
+        turned = np.ascontiguousarray(H[:, turn][:, :, turn]), W[:, turn].copy()
+        one = coordinate.solve(H, W, powers_of_two(5), CoordinateSettings(sweeps=1, order="diagonal"))
+        two = coordinate.solve(*turned, powers_of_two(5), CoordinateSettings(sweeps=1))
+        assert np.array_equal(one.codes[:, turn], two.codes)
+        natural = coordinate.solve(H, W, powers_of_two(5), CoordinateSettings(sweeps=1))
+        differ |= not np.array_equal(one.codes, natural.codes)
+        kept = coordinate.solve(H, W, powers_of_two(5), CoordinateSettings(refit_alpha=False))
+        assert kept.alpha == project(W, powers_of_two(5), method="exact").alpha
+        moved |= kept.alpha != coordinate.solve(H, W, powers_of_two(5)).alpha
+    assert differ and moved
 
 
 def test_annealing_finds_the_enumerated_optimum_of_single_columns() -> None:

@@ -72,7 +72,7 @@ UPDATE = (
     "--mean-bits",
     type=float,
     help="In place of --levels: a budget of log2(levels), in the mean of all weights, spread over the layers "
-    "by their measured sensitivities; 1.585 is 3 levels everywhere.",
+    "by their measured sensitivities, with 2 to 11 levels; 1.585 is as much as 3 levels everywhere.",
 )
 @click.option("--seed", default=0, show_default=True, help="Draws the images and orders and augments them.")
 @click.option(

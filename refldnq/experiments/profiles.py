@@ -35,8 +35,9 @@ def profile_settings(name: Profile, codebook: Codebook | None = None) -> LdnqSet
 
     Notes
     -----
-    ``best`` was chosen by ``benchmarks/study.py`` on ResNet-20, on training images alone; its numbers stand
-    in ``benchmarks/README.md``. Layers follow the reference network's pre-activations, and its sums behind
+    ``best`` was chosen by ``benchmarks/study.py`` on ResNet-20, on training images alone;
+    ``benchmarks/README.md`` has its numbers and says for every setting which runs speak for it, or that none
+    does. Layers follow the reference network's pre-activations, and its sums behind
     residual branches; batch normalization takes over each channel's scale and mean, so it alone moves in the
     update; the solver is `anneal`.
 

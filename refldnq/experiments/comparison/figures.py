@@ -39,15 +39,23 @@ def all_figures(
     base = [run for run in runs if (run.cell.levels, run.cell.images) == (levels, images)]
     return {
         "layer-error": (
-            "Layer error (8) of each layer, with the quantized prefix's inputs, relative.",
-            draw(lambda axes: _by_layer(axes, base, "relative_error", "layer error, relative")),
+            "Layer error (8): how far each layer by itself is from its own weights, with the quantized "
+            "prefix's inputs. Methods that follow the original network, such as the profile best, do not "
+            "minimize it: they leave their weights to make up for the layers before.",
+            draw(lambda axes: _by_layer(axes, base, "relative_error", "layer error / error of zero weights")),
         ),
         "accumulated-error": (
-            "Accumulated error: each layer's pre-activation against the original network's, relative.",
-            draw(lambda axes: _by_layer(axes, base, "relative_accumulated_error", "accumulated, relative")),
+            "Accumulated error: each layer's pre-activation against the original network's, with all that "
+            "the layers before it have changed.",
+            draw(
+                lambda axes: _by_layer(
+                    axes, base, "relative_accumulated_error", "accumulated error / squared norm"
+                )
+            ),
         ),
         "objective": (
-            "The paper's ADMM: the objective of each layer after each iteration, relative to zero weights.",
+            "The paper's ADMM: the objective (10) of each layer after each iteration, on the original "
+            "network's inputs; the best iterate is kept.",
             draw(lambda axes: _objective(axes, problems)),
         ),
         "histogram": (
@@ -72,6 +80,7 @@ def _by_layer(axes: Axes, runs: Sequence[ComparedRun], field: str, label: str) -
             names, [layer[field] for layer in run.record["layers"]], label=run.cell.method, **style(index)
         )
     axes.set_yscale("log")
+    axes.set_xlabel("layer, from the first to the last")
     axes.set_ylabel(label)
     axes.tick_params(axis="x", rotation=90, labelsize=7)
     axes.legend(frameon=False)
@@ -84,8 +93,8 @@ def _objective(axes: Axes, problems: Sequence[LayerProblem]) -> None:
     for problem, shade in zip(problems, shades, strict=True):
         axes.plot(problem.trace, color=shade, linewidth=1, label=problem.layer)
     axes.set_yscale("log")
-    axes.set_xlabel("iteration")
-    axes.set_ylabel("objective, relative")
+    axes.set_xlabel("iteration of ADMM")
+    axes.set_ylabel("objective f(G) / f(0)")
     axes.legend(frameon=False, fontsize=6, ncols=2 + len(problems) // 20, loc="upper right")
 
 
@@ -125,6 +134,6 @@ def _against(axes: Axes, runs: Sequence[ComparedRun], field: str, fixed: Mapping
     axes.set_xscale("log")
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()
-    axes.set_xlabel(field)
-    axes.set_ylabel("accuracy, %")
+    axes.set_xlabel({"images": "calibration images", "levels": "levels of every layer"}[field])
+    axes.set_ylabel("accuracy on the test split, %")
     axes.legend(frameon=False)

@@ -14,13 +14,14 @@ RUN_COLUMNS = (
     "levels",
     "images",
     "layer error",
-    "within, median",
+    "above optimum by at most",
     "output error",
     "accuracy, %",
-    "drop",
+    "drop, points",
     "seconds",
 )
-"""Headings of `run_rows`. Errors are relative; the layer error is the layers' geometric mean."""
+"""Headings of `run_rows`. Errors are relative; the layer error is the layers' geometric mean, the certified
+gap their median."""
 
 PROBLEM_COLUMNS = ("solver", "objective", "ratio to admm", "least", "most", "ratio to the bound")
 """Headings of `problem_rows`."""
@@ -43,7 +44,7 @@ def run_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
                 str(run.cell.levels),
                 str(run.cell.images),
                 f"{geometric_mean([layer['relative_error'] for layer in layers]):.4f}",
-                f"{100 * gaps[len(gaps) // 2]:.3g} %" if gaps else "no certificate",
+                f"{100 * gaps[len(gaps) // 2]:,.0f} %" if gaps else "no certificate",
                 f"{layers[-1]['relative_output_error']:.4f}",
                 _number(record["accuracy_after"], 2),
                 _number(record["drop"], 2),
