@@ -513,11 +513,11 @@ def test_the_optimum_is_that_of_loops(load: Load) -> None:
     H = X.T @ X
     for levels, values in ((3, (-1, 0, 1)), (5, (-2, -1, 0, 1, 2))):
         for column, found in enumerate(optimum.enumerated(H, W, levels)):
-            w, least = W[:, column], np.inf
+            w, least = W[:, column], float("inf")
             for codes in itertools.product(values, repeat=4):
                 q = np.array(codes, dtype=float)
                 alpha = max(0.0, q @ H @ w / (q @ H @ q)) if q.any() else 0.0
-                least = min(least, 0.5 * (alpha * q - w) @ H @ (alpha * q - w))
+                least = min(least, float(0.5 * (alpha * q - w) @ H @ (alpha * q - w)))
             assert found == pytest.approx(least, rel=1e-10)
     with pytest.raises(ValueError, match="must not be below the optimum"):  # planted: too high an optimum
         part = optimum.Part("fc", H[None], W[None, :, :1], 2 * optimum.enumerated(H, W, 3)[0])

@@ -200,6 +200,7 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
     "cascades": (("--cascades", 2, "--no-update"), lambda s: s["cascades"], 2),
     "budget": (("--mean-bits", 2, "--no-update"), lambda s: len(s["levels"]), 0),
     "mix": (("--epochs", 1, "--mix", 0.25, "--pool", 1), lambda s: s["update"]["mix"], 0.25),
+    "validation": (("--epochs", 1, "--validation", 0.25), lambda s: s["update"]["validation"], 0.25),
     "bias": (("--quantize-bias", "--no-update"), lambda s: s["bias"], True),
     "reestimate": (("--reestimate", "--no-update"), lambda s: s["reestimate"], "end"),
     "rate": (("--epochs", 1, "--learning-rate", 0.01), lambda s: s["update"]["learning_rate"], 0.01),

@@ -67,8 +67,9 @@ def problem(seed: int, groups: int = 2, d: int = D, m: int = M) -> tuple[Float64
 
 
 def hessian(X: Float64Array) -> Float64Array:
-    H = 2 / X.shape[1] * X.transpose(0, 2, 1) @ X
-    return 0.5 * (H + H.transpose(0, 2, 1))
+    H: Float64Array = 2 / X.shape[1] * X.transpose(0, 2, 1) @ X
+    symmetric: Float64Array = 0.5 * (H + H.transpose(0, 2, 1))
+    return symmetric
 
 
 def takes(name: str, book: Codebook, per_channel: bool) -> bool:
@@ -240,8 +241,8 @@ def by_column(H: Array, W: Array, G: Array) -> Float64Array:
 def has_scales_of_its_own_whatever_the_weights(name: str, seed: int, book: str) -> None:
     if name not in WEIGHTED or not takes(name, BOOKS[book], per_channel=True):
         return
-    X, W, omega = problem(seed)
-    H, omega = hessian(X), 2.0 ** np.round(np.log2(omega))
+    X, W, weights = problem(seed)
+    H, omega = hessian(X), np.exp2(np.round(np.log2(weights)))
     one = solve(name, H, W, BOOKS[book], per_channel=True)
     other = solve(name, H, W, BOOKS[book], per_channel=True, omega=omega)
     assert np.array_equal(one.codes, other.codes) and np.array_equal(one.alpha, other.alpha)

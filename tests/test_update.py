@@ -334,7 +334,7 @@ def test_planted_errors_in_the_length_are_seen(
     from refldnq import update as module
 
     if planted == "all learnt":  # the images left out are learnt from
-        monkeypatch.setattr(module.np, "setdiff1d", lambda every, _: every)
+        monkeypatch.setattr(np, "setdiff1d", lambda every, _: every)
     elif planted == "train mode":  # the loss is not of the network as it is used
         right = Network.record
         monkeypatch.setattr(

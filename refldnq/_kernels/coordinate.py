@@ -1,4 +1,4 @@
-"""Moves of single codes and of pairs of codes in the quadratic form (10).
+"""Moves of single codes in the quadratic form (10).
 
 Shapes: H (g, d, d); W, G, HQ, HW (g·m, d), a column of a packed weight a row, group after group; codes the
 same, int8; alpha (g·m,), a scale a column; values (k,), ascending. A kernel treats the columns start..stop.
