@@ -20,6 +20,7 @@ from refldnq.codebook import powers_of_two
 from refldnq.data import load_dataset
 from refldnq.experiments.comparison import figures as figures_module
 from refldnq.experiments.comparison import runs as runs_module
+from refldnq.experiments.comparison import tables as tables_module
 from refldnq.experiments.comparison.methods import METHODS, method_settings
 from refldnq.experiments.comparison.problems import LayerProblem, layer_problems
 from refldnq.experiments.comparison.runs import cells
@@ -109,6 +110,33 @@ def test_the_tables_show_the_numbers(compared: tuple[Path, dict[str, Any], Resul
         cells_ = f"<td>{run['method']}</td><td>{run['levels']}</td><td>{run['images']}</td>"
         assert f"{cells_}<td>{errors:.4f}</td>" in page
         assert f"<td>{run['accuracy_after']:.2f}</td><td>{run['drop']:.2f}</td>" in page
+
+
+def test_every_cell_of_the_tables(compared: tuple[Path, dict[str, Any], Result]) -> None:
+    folder, record, _ = compared
+    runs = [
+        runs_module.ComparedRun(
+            cell=runs_module.Cell(run["method"], run["levels"], run["images"]), record=run, model_file=folder
+        )
+        for run in record["runs"]
+    ]
+    for row, run in zip(tables_module.run_rows(runs), record["runs"], strict=True):
+        cells_ = dict(zip(tables_module.RUN_COLUMNS, row, strict=True))
+        gaps = [layer["gap"] for layer in run["layers"] if layer["gap"] is not None]
+        wanted = f"{100 * sorted(gaps)[len(gaps) // 2]:,.0f} %" if gaps else "no certificate"
+        assert cells_["above optimum by at most"] == wanted
+        assert cells_["output error"] == f"{run['layers'][-1]['relative_output_error']:.4f}"
+        assert cells_["drop, points"] == f"{run['accuracy_before'] - run['accuracy_after']:.2f}"
+        assert cells_["seconds"] == f"{run['seconds']:.1f}"
+    assert len({tuple(row[3:6]) for row in tables_module.run_rows(runs)}) == len(runs)
+    given = [
+        LayerProblem(layer="a", errors={"admm": 4.0, "gptq": 1.0}, bound=0.5, trace=()),
+        LayerProblem(layer="b", errors={"admm": 1.0, "gptq": 1.0}, bound=0.0, trace=()),
+    ]
+    assert tables_module.problem_rows(given) == [
+        ("admm", "2.0000", "1.000", "1.000", "1.000", "8.00 (1 of 2 layers)"),
+        ("gptq", "1.0000", "0.500", "0.250", "1.000", "2.00 (1 of 2 layers)"),
+    ]
 
 
 def test_problems_are_those_of_the_reference_network(
@@ -303,7 +331,7 @@ def test_methods_are_solvers_and_profiles() -> None:
     assert set(METHODS) == {*SOLVERS, *PROFILES}
     for name in METHODS:
         if name != "exact":
-            method_settings(name, per_channel=True)
+            assert method_settings(name, per_channel=True).solver_settings.per_channel is True
     assert method_settings("admm") == method_settings("paper") == LdnqSettings()
     short = method_settings("best", epochs=2)
     assert short.update is not None and (short.update.epochs, short.update.copies, short.final_epochs) == (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from refldnq._typing import Array
 from refldnq.codebook import scaled
 from refldnq.drift import drift_problem
 from refldnq.follower import follower, normalization, take_over, wanted_branch
+from refldnq.formats.h5 import load_model, save_model
 from refldnq.hessian import layer_error
 from refldnq.layers import BatchNorm
 from refldnq.ldnq import LdnqSettings, Progress, ldnq
@@ -144,6 +146,24 @@ def test_the_layers_have_one_scale_and_give_what_was_solved_for(images: Array) -
         error = float(((meant - at(teacher, images, name)) ** 2).sum()) / len(images)
         assert result.reports[place].accumulated_error == pytest.approx(error, rel=1e-9)
     assert result.reports[0].alpha == float(result.quantized["conv1"].alpha)
+
+
+def test_a_set_without_zero_keeps_the_scale_of_the_layer(images: Array, tmp_path: Path) -> None:
+    """The normalization takes the constants alone; two values are a choice of the budget of bits."""
+    settings = replace(BARE, target="block", levels={"conv1": scaled([-1.0, 1.0]), "fc": scaled([-1.0, 1.0])})
+    teacher = sharp(residual_network())
+    result = run(teacher, images, settings)
+    model = Model(network=result.network, quantized=result.quantized)
+    assert [report.levels for report in result.reports] == [2, 3, 2]
+    for name in ("conv1", "fc"):
+        assert result.quantized[name].alpha.ndim == 0
+        assert len(np.unique(result.network.params[name]["weight"])) == 2
+    difference = at(result.network, images, "bn1") - at(teacher, images, "bn1")
+    assert np.abs(difference.mean(axis=(0, 2, 3))).max() < 1e-10
+    save_model(tmp_path / "two.h5", model)
+    loaded = load_model(tmp_path / "two.h5")
+    assert np.array_equal(loaded.quantized["conv1"].values, [-1.0, 1.0])
+    assert np.array_equal(loaded.network.forward(images), result.network.forward(images))
 
 
 def test_each_freedom_brings_the_output_nearer(images: Array) -> None:

@@ -453,6 +453,19 @@ def test_explorations_are_short_hot_and_at_other_scales(monkeypatch: pytest.Monk
     assert [alpha for alpha, _ in walks[10:]] == [1.0] * 10  # a fixed set has no other scale
 
 
+@pytest.mark.parametrize("book", ["ternary", "skew", "fixed", "free"])
+def test_a_hot_walk_returns_the_best_that_it_met(book: str) -> None:
+    for seed in range(5):
+        H, W = problem(seed, groups=2)
+        own = Problem(H, W, BOOKS[book], per_channel=False)
+        start = own.nearest()
+        before, codes = own.objective(start), start.codes.copy()
+        walked = anneal._walk(own, start, np.full(20, 10.0), np.random.default_rng(seed))
+        if not own.objective(walked) <= before * (1 + 1e-12):
+            raise AssertionError((book, seed))
+        assert np.array_equal(start.codes, codes)
+
+
 def test_annealing_starts_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     H, W = problem(3, d=12)
     start = AdmmPlusSettings(iterations=3, polish=False)
