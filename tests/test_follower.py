@@ -12,6 +12,7 @@ from test_drift import LAYERS, apply, setup
 from test_ldnq import SETTINGS, residual_network, run, same
 
 from refldnq import follower as module
+from refldnq import ldnq as ldnq_module
 from refldnq._typing import Array
 from refldnq.codebook import scaled
 from refldnq.drift import drift_problem
@@ -22,6 +23,7 @@ from refldnq.layers import BatchNorm
 from refldnq.ldnq import LdnqSettings, Progress, ldnq
 from refldnq.model import Model
 from refldnq.network import Network
+from refldnq.solvers.base import get_solver
 
 ABSORB = replace(SETTINGS, solver="admm_plus", target="drift", absorb=True)
 BARE = replace(ABSORB, update=None)
@@ -201,6 +203,26 @@ def test_a_channel_without_weights_is_zero(images: Array) -> None:
     assert not result.network.params["conv1"]["weight"][2].any()
     assert result.network.params["conv1"]["weight"][[0, 1, 3]].any()
     assert all(np.isfinite(array).all() for own in result.network.params.values() for array in own.values())
+
+
+def test_a_channel_without_a_scale_is_zero_whatever_its_codes(
+    images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = get_solver
+
+    def without(name: str) -> Any:
+        def solve(*words: Any, **options: Any) -> Any:
+            found = right(name)(*words, **options)
+            if found.alpha.ndim:
+                found.alpha[0, 0], found.codes[0, :, 0] = 0.0, len(found.values) - 1
+            return found
+
+        return solve
+
+    monkeypatch.setattr(ldnq_module, "get_solver", without)
+    result = run(residual_network(), images, BARE)
+    weight = result.network.params["conv1"]["weight"]
+    assert not weight[0].any() and weight[1:].any() and result.quantized["conv1"].alpha.ndim == 0
 
 
 @pytest.mark.parametrize("target", ["drift", "block"])

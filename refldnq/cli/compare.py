@@ -132,9 +132,9 @@ def compare(
         "Layer error (8): relative to zero weights, the layers' geometric mean. Methods that follow the "
         "original network, such as the profile best, do not minimize it; their output error, relative to the "
         "output's squared norm, shows what they gain.",
-        "Above optimum by at most: by how much the objective of a layer's own problem can exceed its "
-        "optimum, certified by a lower bound; the median of the layers that have a certificate. The bound is "
-        "weak: a wide gap need not mean a poor result.",
+        "Certified gap: by how much the objective of a layer's own problem exceeds its optimum at most, by a "
+        "lower bound; the median of the layers that have a certificate. The bound is weak: a wide gap need "
+        "not mean a poor result.",
     ]
     page = page_html(
         f"{model_file.stem}: methods compared",

@@ -14,7 +14,7 @@ RUN_COLUMNS = (
     "levels",
     "images",
     "layer error",
-    "above optimum by at most",
+    "certified gap",
     "output error",
     "accuracy, %",
     "drop, points",
