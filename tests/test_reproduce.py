@@ -20,11 +20,12 @@ from scipy.stats import spearmanr
 
 from refldnq import models
 from refldnq.cli import main
-from refldnq.experiments.reproduce import figures, jobs, methods, tables
+from refldnq.experiments.reproduce import exhibit, figures, jobs, methods, tables
 from refldnq.experiments.reproduce.correlation import rank_correlation
 from refldnq.experiments.reproduce.exhibit import Plan, entries_of, plan_of
 from refldnq.experiments.reproduce.methods import known_methods, relative_difference
-from refldnq.experiments.reproduce.plan import PlannedCell, PlannedRun, cells_of
+from refldnq.experiments.reproduce.paper import paper
+from refldnq.experiments.reproduce.plan import OURS, PlannedCell, PlannedRun, cells_of, origin_of, own_method
 from refldnq.experiments.reproduce.sources import MissingError, Sources, Zoo, prepare, reference_outputs
 from refldnq.experiments.reproduce.store import Store
 from refldnq.experiments.reproduce.summary import entries, mean_of
@@ -201,8 +202,8 @@ def test_a_baseline_gets_the_same_images_and_what_it_says_is_kept(
     ).network  # fmt: skip
     score = evaluate_model(replace(prepared.model, network=network), prepared.test)
     assert records["vq"]["runs"][0]["correct_after"] == score.correct
-    for line in (r for r in result.output.splitlines() if r.startswith("mlp-digits")):
-        assert line.split()[5] == ("yes" if "+retrain" in line else "no")
+    for line in (r for r in result.output.splitlines() if r.startswith("mlp-digits") and "points" not in r):
+        assert (" yes " in line, " no " in line) == ("+retrain" in line, "+retrain" not in line)
     accept("table1", *words, "--methods", "vq", "--keep-ends")
     assert fakes["vq"].calls[-1]["layers"] == ("fc2",)
 
@@ -216,9 +217,41 @@ def test_a_run_is_never_done_twice_whichever_exhibit_asks(fakes: dict[str, Fake]
     again = accept("fig2a", *words, "--methods", "vq", "--images", "40,50")
     assert len(fakes["vq"].calls) == 4
     assert again.stdout == shown.stdout
-    accept("table1", *words, "--methods", "vq", "--images", "40", "--schedule", "published")
-    assert len(fakes["vq"].calls) == 6
-    assert len(Store(tmp_path / "runs.sqlite").rows()) == 6
+    assert len(Store(tmp_path / "runs.sqlite").rows()) == 4
+
+
+def test_a_schedule_without_influence_makes_no_other_run(
+    fakes: dict[str, Fake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that does not train, or is merely retrained, is the same under both schedules."""
+    words = ("table1", "--networks", "mlp-digits", "--seeds", "0-1", "--images", "40")
+    where = ("--methods", "vq,vq+retrain", "--store", tmp_path / "runs.sqlite")
+    scaled = accept(*words, *where)
+    assert len(fakes["vq"].calls) == 4
+    published = accept(*words, *where, "--schedule", "published")
+    assert len(fakes["vq"].calls) == 4 and published.stdout == scaled.stdout
+    assert accept(*words, *where, "--schedule", "published", "--show-only").stdout == scaled.stdout
+    assert len(Store(tmp_path / "runs.sqlite").rows()) == 4
+    # Planted: a command that takes the schedule into every run's description.
+    monkeypatch.setattr(exhibit, "schedule_of", lambda method, schedule: schedule)
+    accept(*words, *where, "--schedule", "published")
+    assert len(fakes["vq"].calls) == 8
+
+
+def test_a_schedule_with_influence_makes_other_runs() -> None:
+    sources = Sources(ZOO)
+    for method, other in (
+        ("ttq", True),
+        ("inq+retrain", True),
+        ("dq+retrain", False),
+        ("ldnq+retrain", False),
+    ):
+        cells = [PlannedCell("mlp-digits", method, 3, 40)]
+        ids = {
+            plan_of(cells, [0], sources, schedule=schedule).tasks[0].id
+            for schedule in ("scaled", "published")
+        }
+        assert len(ids) == 1 + other, method
 
 
 def test_other_weights_or_data_are_other_runs(fakes: dict[str, Fake], tmp_path: Path) -> None:
@@ -246,7 +279,7 @@ def test_a_failure_is_kept_shown_and_tried_again_on_demand(fakes: dict[str, Fake
     fakes["vq"].raises = ZeroDivisionError("no\nscale")
     first = invoke(*words, *where)
     assert first.exit_code == 1 and "1 of 2 runs have failed or are not finished." in first.stdout
-    assert "mlp-digits: vq: seed 0 failed: ZeroDivisionError: no scale" in first.stdout
+    assert "mlp-digits: vq: 40 images, seed 0 failed: ZeroDivisionError: no scale" in first.stdout
     assert len(fakes["inq"].calls) == 1  # the others go on
     fakes["vq"].raises = None
     again = invoke(*words, *where)
@@ -286,7 +319,7 @@ def test_algorithm_1_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: py
     assert len(list(tmp_path.glob("*.checkpoint.h5"))) == 1
     monkeypatch.undo()
     result = accept(*words, *where)
-    assert "fc2: from the checkpoint" in result.stderr
+    assert "fc1: from the checkpoint" in result.stderr
     assert list(tmp_path.glob("*.checkpoint.h5")) == []
 
 
@@ -339,8 +372,8 @@ def test_what_is_missing_is_said_and_skipped(tmp_path: Path, monkeypatch: pytest
     where = ("--store", tmp_path / "runs.sqlite")
     shown = accept("table2", *where).output
     assert "resnet34: distilquant, ldnq: needs trained weights" in shown
-    small = accept("table2", "--networks", "mlp-digits", "--methods", "ttq", *where).output
-    assert "mlp-digits: ttq: there is no method 'ttq'" in small
+    small = accept("table4", "--networks", "mlp-digits", "--methods", "ldnq", "--levels", "4", *where).output
+    assert "mlp-digits: ldnq: " in small
     assert "-16.43/-10.67" in shown  # the paper's numbers stand there all the same
     assert not (tmp_path / "runs.sqlite").exists()
     assert "needs trained weights" in accept("fig2b", *where).output
@@ -393,7 +426,7 @@ def test_the_published_checkpoints_are_found(data_dir: Path) -> None:
 def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path) -> None:
     words = ("table1", "--networks", "mlp-digits,resnet20", "--methods", "vq+retrain,ldnq-", "--images", "40")
     page = tmp_path / "page.md"
-    mark = "reproduce table1 mlp-digits resnet20"
+    mark = "reproduce table1 mlp-digits resnet20 methods=vq+retrain,ldnq- images=40"
     section = f"<!-- {mark}: generated -->\nstale\n<!-- {mark}: end -->"
     page.write_text(f"# Results\n\nBefore.\n\n{section}\n\nAfter.\n")
     where = ("--store", tmp_path / "runs.sqlite", "--seeds", "0-1")
@@ -410,10 +443,11 @@ def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path
     for row, entry, line in zip(rows, record["entries"], lines[1:], strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert (row["network"], row["method"]) == (entry["network"], entry["method"]) == tuple(cells[:2])
-        assert int(row["n"]) == entry["n"] == int(cells[4] or 0)
+        assert row["origin"] == entry["origin"] == cells[2]
+        assert int(row["n"]) == entry["n"] == int(cells[5] or 0)
         if entry["n"]:
             mean = entry["change"]["mean"]
-            assert float(row["change_mean"]) == mean and cells[8] == f"{mean:+.2f}"
+            assert float(row["change_mean"]) == mean and cells[9] == f"{mean:+.2f}"
             assert row["seeds"] == "0 1" and float(row["change_se"]) == entry["change"]["error"]
             assert f"{mean:+.2f}" in result.stdout
     vq = next(row for row in rows if (row["network"], row["method"]) == ("resnet20", "vq+retrain"))
@@ -510,12 +544,63 @@ def test_bars_show_the_papers_number(tmp_path: Path) -> None:
     for seed, change in enumerate((-4.0, -6.0)):
         done(store, PlannedRun("resnet20", "ldnq", 3, 500, seed), change, request={"seed": seed})
     found = entries_of("table4", empty_plan(*cells_of("table4")[:2]), store, planned_only=False)
-    axes = figure_axes(lambda axes: figures._bars(axes, found))
+    axes = figure_axes(lambda axes: figures._bars(axes, "table4", found))
     ((line, _, (bars,)),) = axes.containers
-    np.testing.assert_allclose(line.get_xydata(), [[1, -5.0]])
-    np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()], [[-6.0, -4.0]])
+    np.testing.assert_allclose(line.get_xydata(), [[-5.0, 1]])
+    np.testing.assert_allclose([segment[:, 0] for segment in bars.get_segments()], [[-6.0, -4.0]])
     diamonds = [one.get_xydata().tolist() for one in axes.lines if one.get_marker() == "D"]
-    assert [[0.0, -13.66]] in diamonds and [[1.0, -4.3]] in diamonds
+    assert [[-13.66, 0.0]] in diamonds and [[-4.3, 1.0]] in diamonds
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["resnet20   ldnq-, 3", "   ldnq, 3"] and axes.get_ylim()[0] > axes.get_ylim()[1]
+
+
+def test_a_single_run_has_no_error_bar(tmp_path: Path) -> None:
+    """A cap of no height would say that the error is zero."""
+    store = Store(tmp_path / "runs.sqlite")
+    done(store, PlannedRun("resnet20", "ldnq", 3, 500, 0), -4.0, request={"seed": 0})
+    found = entries_of("table4", empty_plan(*cells_of("table4")[:2]), store, planned_only=False)
+    study = entries_of("fig2a", empty_plan(PlannedCell("resnet20", "ldnq", 3)), store, planned_only=False)
+    for paint in (
+        lambda axes: figures._bars(axes, "table4", found),
+        lambda axes: figures._curves(axes, "fig2a", study, {"resnet20": 10000}),
+    ):
+        ((_, _, (bars,)),) = figure_axes(paint).containers
+        assert not any(len(one) and np.isfinite(one).all() for one in bars.get_segments())
+
+
+def test_whose_the_methods_are_stands_in_tables_files_and_figures(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs.sqlite")
+    names = ("vq+retrain", "vq", "vq-exact+retrain", "dq-exact", "best", "ldnq", "late")
+    want = (
+        "the paper's VQ", "variant of VQ", "ours", "ours", "ours", "the paper's L-DNQ", "variant of LAT",
+    )  # fmt: skip
+    cells = [PlannedCell("resnet20", name, 3) for name in names]
+    for name in names:
+        done(store, PlannedRun("resnet20", name, 3, 500, 0), -4.0)
+    found = entries("table1", cells, store.rows())
+    headings, rows = tables.table_of("table1", found)
+    assert tuple(row[headings.index("origin")] for row in rows) == want
+    csv_rows = csv.DictReader(tables.csv_of("table1", found).splitlines())
+    assert tuple(row["origin"] for row in csv_rows) == want
+    assert tuple(entry["origin"] for entry in tables.json_of("table1", found)["entries"]) == want
+    axes = figure_axes(lambda axes: figures._bars(axes, "table1", found))
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert [("(ours)" in label) for label in labels] == [one == "ours" for one in want]
+    colours = [line.get_color() for line, *_ in axes.containers]
+    assert len({(colour, one.split()[0]) for colour, one in zip(colours, want, strict=True)}) == 3
+    assert "the paper's method, with its name there" in tables.markdown_of("table1", found)
+
+
+def test_every_method_has_an_origin() -> None:
+    """What is known here and is not in the paper's tables is a variant, or ours, and says so."""
+    printed = {row.method for row in paper().rows}
+    own = {origin_of(own_method(row), int(row.bits)) for row in paper().rows}
+    assert own == {f"the paper's {name}" for name in printed if name != "L-DNQ⁻"} | {"the paper's L-DNQ⁻"}
+    for name in known_methods():
+        for method in (name, f"{name}+retrain"):
+            words = origin_of(method, 3)
+            assert words == "ours" or words.split(" ", 2)[-1].removeprefix("paper's ") in printed, words
+    assert {name for name in known_methods() if origin_of(name, 3) == "ours"} == set(OURS)
 
 
 # ------------------------------------------------------------------ statistics
@@ -579,6 +664,25 @@ def test_means() -> None:
 def test_relative_difference_of_nothing() -> None:
     zero = np.zeros((2, 2))
     assert relative_difference(zero, zero) == 0.0 and relative_difference(zero + 1, zero) == math.inf
+
+
+@pytest.mark.parametrize("off", ["images", "passes"])
+def test_another_number_of_images_than_asked_for_is_no_row(
+    off: str, fakes: dict[str, Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = PlannedRun("mlp-digits", "vq", 3, 40, 0)
+    assert methods.perform(run, Sources(ZOO))["train_total"] == 1297
+    if off == "images":
+        monkeypatch.setattr(methods, "calibration_indices", lambda *_: np.arange(39))
+    else:
+        once = Fake.run
+
+        def short(self: Fake, network: Network, images: Any, labels: Any, **how: Any) -> FakeResult:
+            return once(self, network, images[:39], labels[:39], **how)
+
+        monkeypatch.setattr(Fake, "run", short)
+    with pytest.raises(ValueError, match="`images` must be the 40 that were asked for, got 39"):
+        methods.perform(run, Sources(ZOO))
 
 
 def test_labels_of_methods(fakes: dict[str, Fake]) -> None:
