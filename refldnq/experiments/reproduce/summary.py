@@ -187,7 +187,9 @@ def _notes(rows: Sequence[Row], skipped: str | None) -> tuple[str, ...]:
             reasons.setdefault(why, []).append(row)
     for why, own in reasons.items():
         seeds = ", ".join(str(row.run.seed) for row in own)
-        notes.append(f"{own[0].run.images} images, seed{'s' if len(own) > 1 else ''} {seeds} {why}")
+        count = own[0].run.images
+        plural = ("" if count == 1 else "s", "" if len(own) == 1 else "s")
+        notes.append(f"{count} image{plural[0]}, seed{plural[1]} {seeds} {why}")
     return tuple(notes)
 
 

@@ -167,12 +167,14 @@ def points_of(entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
 
 
 def correlations(entries: Sequence[Entry]) -> dict[str, RankCorrelation]:
-    """The rank correlation of output and test error, by network."""
+    """The rank correlation of output and test error, by network; an entry's runs are drawn together."""
     found = {}
     for network in dict.fromkeys(entry.cell.network for entry in entries):
-        x, y = points_of([entry for entry in entries if entry.cell.network == network])
+        points = [points_of([entry]) for entry in entries if entry.cell.network == network]
+        x, y = ([value for one in points for value in one[axis]] for axis in (0, 1))
+        groups = [number for number, one in enumerate(points) for _ in one[0]]
         if len(x) > 1:
-            found[network] = rank_correlation(x, y, np.random.default_rng(0))
+            found[network] = rank_correlation(x, y, np.random.default_rng(0), groups=groups)
     return found
 
 
@@ -181,14 +183,21 @@ def correlation_words(found: RankCorrelation) -> str:
 
     Examples
     --------
-    >>> correlation_words(RankCorrelation(value=0.9, low=0.8, high=0.95, confidence=0.95, n=8, resamples=10))
+    >>> from dataclasses import replace
+    >>> one = RankCorrelation(value=0.9, low=0.8, high=0.95, confidence=0.95, n=8, groups=8, resamples=10)
+    >>> correlation_words(one)
     'Spearman rank correlation 0.900, 95 % bootstrap interval 0.800 to 0.950, 8 runs'
+    >>> correlation_words(replace(one, groups=4)).partition("0.950, ")[2]
+    '8 runs of 4 settings, drawn by settings'
     """
     if math.isnan(found.value):
         return f"no rank correlation: one of the errors is the same in all {found.n} runs"
+    runs = f"{found.n} runs"
+    if found.groups < found.n:
+        runs += f" of {found.groups} settings, drawn by settings"
     return (
         f"Spearman rank correlation {found.value:.3f}, {100 * found.confidence:.0f} % bootstrap interval "
-        f"{found.low:.3f} to {found.high:.3f}, {found.n} runs"
+        f"{found.low:.3f} to {found.high:.3f}, {runs}"
     )
 
 
