@@ -28,7 +28,15 @@ from refldnq.experiments.reproduce.correlation import rank_correlation
 from refldnq.experiments.reproduce.exhibit import Plan, entries_of, plan_of
 from refldnq.experiments.reproduce.methods import known_methods, relative_difference
 from refldnq.experiments.reproduce.paper import paper
-from refldnq.experiments.reproduce.plan import OURS, PlannedCell, PlannedRun, cells_of, origin_of, own_method
+from refldnq.experiments.reproduce.plan import (
+    OURS,
+    PlannedCell,
+    PlannedRun,
+    cells_of,
+    origin_of,
+    own_method,
+    paper_row,
+)
 from refldnq.experiments.reproduce.sources import MissingError, Sources, Zoo, prepare, reference_outputs
 from refldnq.experiments.reproduce.store import Store
 from refldnq.experiments.reproduce.summary import entries, mean_of
@@ -633,6 +641,9 @@ def test_every_method_has_an_origin() -> None:
             words = origin_of(method, 3)
             assert words == "ours" or words.split(" ", 2)[-1].removeprefix("paper's ") in printed, words
     assert {name for name in known_methods() if origin_of(name, 3) == "ours"} == set(OURS)
+    for name in OURS:  # no number of the paper stands beside what is not the paper's
+        for method in (name, f"{name}+retrain"):
+            assert paper_row("table1", PlannedCell("resnet20", method, 3)) is None
 
 
 # ------------------------------------------------------------------ statistics

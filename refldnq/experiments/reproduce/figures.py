@@ -44,6 +44,7 @@ def picture_of(exhibit: str, entries: Sequence[Entry], totals: Mapping[str, int]
 
 def _bars(axes: Axes, exhibit: str, entries: Sequence[Entry]) -> None:
     # From the top; a network's name stands where its rows begin.
+    entries = [entry for entry in entries if entry.n or entry.paper is not None]
     names, before = [], ""
     for place, entry in enumerate(entries):
         cell, change = entry.cell, entry.values.get("change")
@@ -116,7 +117,7 @@ def _curves(axes: Axes, exhibit: str, entries: Sequence[Entry], totals: Mapping[
             points.append((x, change.mean, change.error))
         points.sort(key=lambda point: point[0])
         x_values, means, errors = (list(column) for column in zip(*points, strict=True))
-        label = f"{network}, {label_of(own[0])}, {levels}"
+        label = ", ".join(([network] if len(known) > 1 else []) + [label_of(own[0]), str(levels)])
         how = {**style(index), "linestyle": line_of(index), "linewidth": 1.2}
         axes.errorbar(x_values, means, yerr=_error(errors), label=label, capsize=3, **how)
         printed = paper_row(exhibit, own[0].cell)
@@ -132,7 +133,7 @@ def _curves(axes: Axes, exhibit: str, entries: Sequence[Entry], totals: Mapping[
     axes.minorticks_off()
     axes.set_xlabel("calibration images, % of the training images" if shares else "calibration images")
     axes.set_ylabel("change of top-1 accuracy, points; bars: ± standard error", fontsize=8)
-    axes.set_title(TITLES[exhibit], fontsize=9)
+    axes.set_title(f"{TITLES[exhibit]}\n{', '.join(known)}", fontsize=9)
     _legend(axes, title="hollow: the paper's tables" if printed_there else None, title_fontsize=7)
 
 
@@ -143,7 +144,7 @@ def _scatter(axes: Axes, entries: Sequence[Entry]) -> None:
         dict.fromkeys((entry.cell.network, entry.cell.method) for entry in done)
     ):
         own = [entry for entry in done if (entry.cell.network, entry.cell.method) == (network, method)]
-        label = f"{network}, {label_of(own[0])}"
+        label = ", ".join(([network] if len(found) > 1 else []) + [label_of(own[0])])
         axes.plot(*points_of(own), linestyle="none", label=label, **style(index))
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):

@@ -33,14 +33,12 @@ AFFINE = f"dq-affine{RETRAIN}"
 ALSO = {
     "late": "LAT",
     "lat-two-scale": "LAT",
-    "ttq-twn": "TTQ",
-    f"vq-exact{RETRAIN}": "VQ",
     f"ldnq{RETRAIN}": "L-DNQ",
     f"ldnq-{RETRAIN}": "L-DNQ⁻",
     "ldnq-minus": "L-DNQ⁻",
     AFFINE: "DQ",
 }
-"""Variants that are shown beside the same number of the paper."""
+"""Variants that are shown beside the same number of the paper; ours (`OURS`) stand beside none."""
 
 OURS = ("best", "dq-exact", "vq-exact", "ttq-twn")
 """Methods that are nobody's but this package's: the profile; DQ and VQ by their exact optimum, which no other
