@@ -28,7 +28,7 @@ for outer in ("models", "verify"):
         *(f"refldnq.{outer}.{name}" for name in find_packages(str(HERE / outer))),
     ]
 
-DATA = ["Pillow", "scikit-learn"]
+DATA = ["Pillow>=10.1", "scikit-learn"]
 DIST = ["joblib", "dask", "distributed"]
 ONNX = ["onnx"]
 PLOT = ["matplotlib"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +77,181 @@ def test_grey_pictures_become_three_equal_channels(tmp_path: Path) -> None:
     paint(tmp_path / "a.png", noise(5, 5)[..., 0])
     got = read_picture(tmp_path / "a.png", 5)
     assert got.shape == (3, 5, 5) and (got == got[:1]).all()
+
+
+# ------------------------------------------------------------------ kinds of pictures
+
+DEEP = np.random.default_rng(1).integers(0, 65536, (4, 5, 3)).astype(">u2")
+"""Pixels of 16 bits, in a PNG file's order of bytes."""
+
+
+def png(pixels: Array, depth: int, colour: int, extra: bytes = b"", level: int = 6) -> bytes:
+    """A PNG file written by hand: what Pillow reads is not what Pillow has written."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    bits = pixels.shape[1] * 8 // depth if depth < 8 else pixels.shape[1]
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", bits, len(pixels), depth, colour, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(rows, level))
+    return b"\x89PNG\r\n\x1a\n" + head + extra + body + chunk(b"IEND", b"")
+
+
+def key(*values: int) -> bytes:
+    """The chunk that names the transparent colour."""
+    content = b"".join(struct.pack(">H", value) for value in values)
+    return (
+        struct.pack(">I", len(content)) + b"tRNS" + content + struct.pack(">I", zlib.crc32(b"tRNS" + content))
+    )
+
+
+def middle(pixels: Array, size: int) -> Array:
+    """(h, w) or (h, w, 3) as `read_picture` gives it where nothing is resized."""
+    three = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    return crop(three.transpose(2, 0, 1), size)
+
+
+def saved(path: Path, picture: Any, kind: str, **how: Any) -> Path:
+    picture.save(path, kind, **how)
+    return path
+
+
+def test_of_16_bits_the_upper_8_are_kept_of_grey_as_of_colours(tmp_path: Path) -> None:
+    """Pillow alone cuts grey off at 255: all but the darkest 256th would be white."""
+    (tmp_path / "grey.png").write_bytes(png(DEEP[..., 0], 16, 0))
+    (tmp_path / "rgb.png").write_bytes(png(DEEP, 16, 2))
+    np.testing.assert_array_equal(read_picture(tmp_path / "grey.png", 4), middle(DEEP[..., 0] >> 8, 4))
+    np.testing.assert_array_equal(read_picture(tmp_path / "rgb.png", 4), middle(DEEP >> 8, 4))
+    with Image.open(tmp_path / "grey.png") as plain:  # planted: Pillow's own conversion
+        wrong = np.asarray(plain.convert("RGB"))
+    assert not np.array_equal(middle(wrong, 4), middle(DEEP[..., 0] >> 8, 4))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_few_bits_of_grey_span_black_to_white(depth: int, tmp_path: Path) -> None:
+    packed = np.random.default_rng(2).integers(0, 256, (8, depth)).astype(np.uint8)  # 8 pixels a row
+    bits = np.unpackbits(packed, axis=1).reshape(8, 8, depth)
+    values = bits @ (1 << np.arange(depth)[::-1])
+    (tmp_path / "a.png").write_bytes(png(packed, depth, 0))
+    want = (values * 255 // (2**depth - 1)).astype(np.uint8)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png", 8), middle(want, 8))
+
+
+def test_palettes_are_looked_up(tmp_path: Path) -> None:
+    colours = noise(1, 16)[0]
+    codes = np.random.default_rng(3).integers(0, 16, (6, 6)).astype(np.uint8)
+    picture = Image.new("P", (6, 6))
+    picture.putdata(codes.ravel().tolist())
+    picture.putpalette(colours.ravel().tolist())
+    path = saved(tmp_path / "a.png", picture, "PNG")
+    np.testing.assert_array_equal(read_picture(path, 6), middle(colours[codes], 6))
+
+
+def test_cmyk_becomes_the_colours_it_means(tmp_path: Path) -> None:
+    inks = {"cyan": ((255, 0, 0, 0), (0, 255, 255)), "black": ((0, 0, 0, 255), (0, 0, 0)),
+            "paper": ((0, 0, 0, 0), (255, 255, 255)), "half": ((0, 0, 0, 128), (127, 127, 127))}  # fmt: skip
+    for ink, rgb in inks.values():
+        path = saved(tmp_path / "a.jpg", Image.new("CMYK", (8, 8), ink), "JPEG", quality=100)
+        got = read_picture(path, 8).reshape(3, -1).astype(int)
+        assert np.abs(got - np.array(rgb)[:, None]).max() <= 2, (ink, got[:, 0])
+
+
+def test_opaque_transparency_is_dropped_and_any_other_refused(tmp_path: Path) -> None:
+    pixels = noise(6, 6)
+    alpha = np.full((6, 6, 1), 255, np.uint8)
+    grey = pixels[..., :1]
+    for name, parts in (("rgba.png", (pixels, alpha)), ("la.png", (grey, alpha))):
+        whole = np.concatenate(parts, axis=2)
+        paint(tmp_path / name, whole)
+        want = pixels if name == "rgba.png" else grey[..., 0]
+        np.testing.assert_array_equal(read_picture(tmp_path / name, 6), middle(want, 6))
+        whole[2, 3, -1] = 254
+        paint(tmp_path / name, whole)
+        with pytest.raises(FormatError, match=r"must be a picture, got: transparent pixels"):
+            read_picture(tmp_path / name, 6)
+
+
+def test_a_transparent_colour_is_refused_where_a_pixel_has_it(tmp_path: Path) -> None:
+    grey, colours = DEEP[..., 0], (DEEP >> 8).astype(np.uint8)
+    cases = (
+        (grey, 16, 0, (int(grey[1, 2]),)),
+        (colours, 8, 2, tuple(map(int, colours[1, 2]))),
+        (colours[..., 0], 8, 0, (int(colours[1, 2, 0]),)),
+    )
+    for pixels, depth, colour, seen in cases:
+        absent = tuple((set(range(256)) - set(np.asarray(pixels).ravel().tolist())).pop() for _ in seen)
+        (tmp_path / "a.png").write_bytes(png(pixels, depth, colour, key(*absent)))
+        want = pixels >> 8 if depth == 16 else pixels
+        np.testing.assert_array_equal(read_picture(tmp_path / "a.png", 4), middle(want, 4))
+        (tmp_path / "a.png").write_bytes(png(pixels, depth, colour, key(*seen)))
+        with pytest.raises(FormatError, match="transparent pixels"):
+            read_picture(tmp_path / "a.png", 4)
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_a_picture_is_turned_upright(turned: int, tmp_path: Path) -> None:
+    pixels = noise(6, 6)
+    want = {
+        1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2), 6: np.rot90(pixels, -1), 7: np.rot90(pixels.transpose(1, 0, 2), 2),
+        8: np.rot90(pixels, 1),
+    }  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    path = saved(tmp_path / "a.png", Image.fromarray(pixels), "PNG", exif=exif)
+    np.testing.assert_array_equal(read_picture(path, 6), middle(want[turned], 6))
+
+
+def test_a_tag_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:
+    pixels = noise(6, 6)
+    path = saved(tmp_path / "a.png", Image.fromarray(pixels), "PNG", exif=b"Exif\0\0nonsense, no TIFF")
+    np.testing.assert_array_equal(read_picture(path, 6), middle(pixels, 6))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_an_animation_is_refused(kind: str, tmp_path: Path) -> None:
+    frames = [Image.fromarray(noise(6, 6, seed)) for seed in range(3)]
+    path = saved(tmp_path / "a.png", frames[0], kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(FormatError, match="an animation of 3 pictures"):
+        read_picture(path, 6)
+
+
+def test_of_a_jpeg_with_previews_the_first_picture_is_taken(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((8, 8, 3), shade, np.uint8)) for shade in (40, 200)]
+    path = saved(tmp_path / "a.jpg", frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert np.abs(read_picture(path, 8).astype(int) - 40).max() <= 1
+
+
+def test_numbers_that_are_no_bytes_are_refused(tmp_path: Path) -> None:
+    for kind in ("F", "I"):
+        path = saved(tmp_path / "a.png", Image.new(kind, (4, 4), 7), "TIFF")
+        with pytest.raises(FormatError, match=f"pixels of the kind '{kind}'"):
+            read_picture(path, 4)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
+def test_a_truncated_file_is_refused_however_little_is_missing(kind: str, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(noise(20, 20)).save(buffer, kind)
+    content = buffer.getvalue()
+    for missing in (14, 40, len(content) // 2):
+        (tmp_path / "a.jpg").write_bytes(content[:-missing])
+        with pytest.raises(FormatError, match=r"a\.jpg` must be a picture, got: "):
+            read_picture(tmp_path / "a.jpg", 4)
+
+
+def test_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
+    """Pixels that are not those the chunk's checksum is of; Pillow decodes them without a word."""
+    pixels, other = noise(6, 6, 0), noise(6, 6, 1)
+    content, planted = (png(one, 8, 2, level=0) for one in (pixels, other))
+    end = content.index(b"IEND") - 8  # behind the pixels, before their checksum
+    (tmp_path / "a.png").write_bytes(planted[:end] + content[end:])
+    with Image.open(tmp_path / "a.png") as opened:
+        np.testing.assert_array_equal(np.asarray(opened.convert("RGB")), other)
+    with pytest.raises(FormatError, match=r"a\.png` must be a picture, got: "):
+        read_picture(tmp_path / "a.png", 6)
 
 
 def test_stored_images_are_resized_as_files_are(tmp_path: Path) -> None:
@@ -232,6 +410,48 @@ def test_classes_are_in_the_order_of_the_list(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("n1\nn2\nn1\n", encoding="utf-8")
     with pytest.raises(FormatError, match=r"classes\.txt` must hold different classes, got 'n1' twice"):
         load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../b", "/etc", ".", "..", "a/../../b", "..\\b", "C:b"])
+def test_a_class_that_leads_out_of_the_folder_is_refused(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "own", {"a": 2})
+    write(tmp_path, {"b": 2})
+    (tmp_path / "own" / "classes.txt").write_text(f"a\n{name}\n", encoding="utf-8")
+    with pytest.raises(FormatError, match=r"classes\.txt` must begin every line with the name of a folder"):
+        load_dataset(tmp_path / "own")
+
+
+def test_a_list_of_classes_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    write(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / "classes.txt").write_text("b\na\n", encoding="utf-8-sig")
+    assert load_dataset(tmp_path).classes == ("b", "a")
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "classes.txt").write_text("a\n", encoding="utf-8")
+    for split in ("train", "test"):
+        with pytest.raises(FormatError, match=r"empty` must hold pictures in folders.*found 0"):
+            load_folder(tmp_path / "empty", split)
+    write(tmp_path / "one", {"a": 1})
+    with pytest.raises(FormatError, match=r"one` must hold pictures in folders.*split 'test', found 1"):
+        load_folder(tmp_path / "one", "test")  # its half would be empty
+
+
+def test_pictures_of_kinds_that_are_not_read_are_not_left_out_silently(tmp_path: Path) -> None:
+    write(tmp_path, {"a": 2, "b": 2})
+    saved(tmp_path / "b" / "c.tif", Image.fromarray(noise(4, 4)), "TIFF")
+    with pytest.raises(FormatError, match=r"c\.tif` must be a file of a kind that is read: \.jpg"):
+        load_dataset(tmp_path)
+
+
+def test_hidden_files_and_folders_are_left_alone(tmp_path: Path) -> None:
+    """A file browser's thumbnails are no class, and the shadow of a file that macOS writes is no picture."""
+    write(tmp_path, {"a": 2, ".thumbnails": 2})
+    (tmp_path / "a" / "._000.png").write_bytes(b"no picture")
+    data = load_dataset(tmp_path)
+    assert data.classes == ("a",) and len(data) == 1
+    assert data.images[:].shape[0] == 1
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:

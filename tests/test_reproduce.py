@@ -20,11 +20,23 @@ from scipy.stats import spearmanr
 
 from refldnq import models
 from refldnq.cli import main
-from refldnq.experiments.reproduce import figures, jobs, methods, tables
+from refldnq.data import Dataset, load_dataset
+from refldnq.experiments.drawing import style
+from refldnq.experiments.reproduce import exhibit, figures, jobs, methods, tables
+from refldnq.experiments.reproduce import sources as source_module
 from refldnq.experiments.reproduce.correlation import rank_correlation
 from refldnq.experiments.reproduce.exhibit import Plan, entries_of, plan_of
 from refldnq.experiments.reproduce.methods import known_methods, relative_difference
-from refldnq.experiments.reproduce.plan import PlannedCell, PlannedRun, cells_of
+from refldnq.experiments.reproduce.paper import paper
+from refldnq.experiments.reproduce.plan import (
+    OURS,
+    PlannedCell,
+    PlannedRun,
+    cells_of,
+    origin_of,
+    own_method,
+    paper_row,
+)
 from refldnq.experiments.reproduce.sources import MissingError, Sources, Zoo, prepare, reference_outputs
 from refldnq.experiments.reproduce.store import Store
 from refldnq.experiments.reproduce.summary import entries, mean_of
@@ -36,6 +48,7 @@ from refldnq.experiments.run import (
     quantize_model,
 )
 from refldnq.formats.h5 import load_model, save_model
+from refldnq.layers import AvgPool2d, MaxPool2d
 from refldnq.ldnq import LdnqSettings
 from refldnq.network import Network
 
@@ -201,8 +214,8 @@ def test_a_baseline_gets_the_same_images_and_what_it_says_is_kept(
     ).network  # fmt: skip
     score = evaluate_model(replace(prepared.model, network=network), prepared.test)
     assert records["vq"]["runs"][0]["correct_after"] == score.correct
-    for line in (r for r in result.output.splitlines() if r.startswith("mlp-digits")):
-        assert line.split()[5] == ("yes" if "+retrain" in line else "no")
+    for line in (r for r in result.output.splitlines() if r.startswith("mlp-digits") and "points" not in r):
+        assert (" yes " in line, " no " in line) == ("+retrain" in line, "+retrain" not in line)
     accept("table1", *words, "--methods", "vq", "--keep-ends")
     assert fakes["vq"].calls[-1]["layers"] == ("fc2",)
 
@@ -216,9 +229,41 @@ def test_a_run_is_never_done_twice_whichever_exhibit_asks(fakes: dict[str, Fake]
     again = accept("fig2a", *words, "--methods", "vq", "--images", "40,50")
     assert len(fakes["vq"].calls) == 4
     assert again.stdout == shown.stdout
-    accept("table1", *words, "--methods", "vq", "--images", "40", "--schedule", "published")
-    assert len(fakes["vq"].calls) == 6
-    assert len(Store(tmp_path / "runs.sqlite").rows()) == 6
+    assert len(Store(tmp_path / "runs.sqlite").rows()) == 4
+
+
+def test_a_schedule_without_influence_makes_no_other_run(
+    fakes: dict[str, Fake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that does not train, or is merely retrained, is the same under both schedules."""
+    words = ("table1", "--networks", "mlp-digits", "--seeds", "0-1", "--images", "40")
+    where = ("--methods", "vq,vq+retrain", "--store", tmp_path / "runs.sqlite")
+    scaled = accept(*words, *where)
+    assert len(fakes["vq"].calls) == 4
+    published = accept(*words, *where, "--schedule", "published")
+    assert len(fakes["vq"].calls) == 4 and published.stdout == scaled.stdout
+    assert accept(*words, *where, "--schedule", "published", "--show-only").stdout == scaled.stdout
+    assert len(Store(tmp_path / "runs.sqlite").rows()) == 4
+    # Planted: a command that takes the schedule into every run's description.
+    monkeypatch.setattr(exhibit, "schedule_of", lambda method, schedule: schedule)
+    accept(*words, *where, "--schedule", "published")
+    assert len(fakes["vq"].calls) == 8
+
+
+def test_a_schedule_with_influence_makes_other_runs() -> None:
+    sources = Sources(ZOO)
+    for method, other in (
+        ("ttq", True),
+        ("inq+retrain", True),
+        ("dq+retrain", False),
+        ("ldnq+retrain", False),
+    ):
+        cells = [PlannedCell("mlp-digits", method, 3, 40)]
+        ids = {
+            plan_of(cells, [0], sources, schedule=schedule).tasks[0].id
+            for schedule in ("scaled", "published")
+        }
+        assert len(ids) == 1 + other, method
 
 
 def test_other_weights_or_data_are_other_runs(fakes: dict[str, Fake], tmp_path: Path) -> None:
@@ -246,7 +291,7 @@ def test_a_failure_is_kept_shown_and_tried_again_on_demand(fakes: dict[str, Fake
     fakes["vq"].raises = ZeroDivisionError("no\nscale")
     first = invoke(*words, *where)
     assert first.exit_code == 1 and "1 of 2 runs have failed or are not finished." in first.stdout
-    assert "mlp-digits: vq: seed 0 failed: ZeroDivisionError: no scale" in first.stdout
+    assert "mlp-digits: vq: 40 images, seed 0 failed: ZeroDivisionError: no scale" in first.stdout
     assert len(fakes["inq"].calls) == 1  # the others go on
     fakes["vq"].raises = None
     again = invoke(*words, *where)
@@ -286,7 +331,7 @@ def test_algorithm_1_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: py
     assert len(list(tmp_path.glob("*.checkpoint.h5"))) == 1
     monkeypatch.undo()
     result = accept(*words, *where)
-    assert "fc2: from the checkpoint" in result.stderr
+    assert "fc1: from the checkpoint" in result.stderr
     assert list(tmp_path.glob("*.checkpoint.h5")) == []
 
 
@@ -339,8 +384,8 @@ def test_what_is_missing_is_said_and_skipped(tmp_path: Path, monkeypatch: pytest
     where = ("--store", tmp_path / "runs.sqlite")
     shown = accept("table2", *where).output
     assert "resnet34: distilquant, ldnq: needs trained weights" in shown
-    small = accept("table2", "--networks", "mlp-digits", "--methods", "ttq", *where).output
-    assert "mlp-digits: ttq: there is no method 'ttq'" in small
+    small = accept("table4", "--networks", "mlp-digits", "--methods", "ldnq", "--levels", "4", *where).output
+    assert "mlp-digits: ldnq: " in small
     assert "-16.43/-10.67" in shown  # the paper's numbers stand there all the same
     assert not (tmp_path / "runs.sqlite").exists()
     assert "needs trained weights" in accept("fig2b", *where).output
@@ -368,8 +413,11 @@ def test_networks_and_data_that_do_not_fit(tmp_path: Path) -> None:
         place = None if data is None else str(tmp_path / data)
         with pytest.raises(MissingError, match=words):
             prepare(Sources(ZOO, place, str(tmp_path)), "own")
-    with pytest.raises(MissingError, match=r"holds no resnet20.h5 or resnet20-12fca82f.th"):
+    with pytest.raises(MissingError, match=r"holds no resnet20.h5 or resnet20-12fca82f.th$"):
         prepare(Sources(ZOO, "digits", str(tmp_path)), "resnet20")
+    for place in (None, str(tmp_path)):
+        with pytest.raises(MissingError, match="there is no architecture of that name"):
+            prepare(Sources(ZOO, "digits", place), "resnet21")
 
 
 def test_the_published_checkpoints_are_found(data_dir: Path) -> None:
@@ -393,7 +441,7 @@ def test_the_published_checkpoints_are_found(data_dir: Path) -> None:
 def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path) -> None:
     words = ("table1", "--networks", "mlp-digits,resnet20", "--methods", "vq+retrain,ldnq-", "--images", "40")
     page = tmp_path / "page.md"
-    mark = "reproduce table1 mlp-digits resnet20"
+    mark = "reproduce table1 mlp-digits resnet20 methods=vq+retrain,ldnq- images=40"
     section = f"<!-- {mark}: generated -->\nstale\n<!-- {mark}: end -->"
     page.write_text(f"# Results\n\nBefore.\n\n{section}\n\nAfter.\n")
     where = ("--store", tmp_path / "runs.sqlite", "--seeds", "0-1")
@@ -410,10 +458,11 @@ def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path
     for row, entry, line in zip(rows, record["entries"], lines[1:], strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert (row["network"], row["method"]) == (entry["network"], entry["method"]) == tuple(cells[:2])
-        assert int(row["n"]) == entry["n"] == int(cells[4] or 0)
+        assert row["origin"] == entry["origin"] == cells[2]
+        assert int(row["n"]) == entry["n"] == int(cells[5] or 0)
         if entry["n"]:
             mean = entry["change"]["mean"]
-            assert float(row["change_mean"]) == mean and cells[8] == f"{mean:+.2f}"
+            assert float(row["change_mean"]) == mean and cells[9] == f"{mean:+.2f}"
             assert row["seeds"] == "0 1" and float(row["change_se"]) == entry["change"]["error"]
             assert f"{mean:+.2f}" in result.stdout
     vq = next(row for row in rows if (row["network"], row["method"]) == ("resnet20", "vq+retrain"))
@@ -425,11 +474,13 @@ def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path
 
 
 def done(store: Store, run: PlannedRun, change: float, error: float = 0.1, **identity: Any) -> None:
-    """Put a finished run of 1,000 test images into a store."""
+    """Put a finished run of 1,000 test images into a store; its top-5 figures may be among the rest."""
+    top5 = {name: identity.pop(name) for name in tuple(identity) if name.endswith("_top5")}
     result: dict[str, Any] = {
         "correct_before": 900, "correct_after": round(900 + 10 * change), "total": 1000, "change": change,
         "correct_before_top5": None, "correct_after_top5": None, "output_error": error, "seconds": 1.0,
         "labels_used": False, "steps": 0, "epochs": 0, "image_passes": 0, "skipped": [], "mean_levels": 3.0,
+        **top5,
     }  # fmt: skip
     with store.working() as owner:
         own = store.claim(run, identity, owner)
@@ -470,6 +521,26 @@ def figure_axes(paint: Callable[[Any], None]) -> Any:
     return axes
 
 
+def test_a_share_stands_for_two_images_at_least() -> None:
+    """Batch normalization has no variance over one: every method would fail there."""
+    sources = Sources(ZOO)
+    plan = plan_of(cells_of("fig2a", networks=["mlp-digits"], methods=["ldnq"]), [0], sources)
+    assert [task.run.images for task in plan.tasks] == [2, 3, 6, 13, 26, 65, 130, 259]
+    assert plan_of([PlannedCell("mlp-digits", "ldnq", 3, 1)], [0], sources).tasks[0].run.images == 1
+
+
+def test_without_a_plan_the_store_knows_the_shares(fakes: dict[str, Fake], tmp_path: Path) -> None:
+    """The sections of the docs are made by --show-only, with no data at hand."""
+    words = ("fig2a", "--networks", "mlp-digits", "--methods", "vq", "--seeds", "0-1")
+    where = ("--store", tmp_path / "runs.sqlite")
+    shown = accept(*words, "--images", "1%,0.1%", *where).stdout
+    accept("table1", "--networks", "mlp-digits", "--methods", "vq", "--images", "40", *where)
+    again = accept(*words, "--images", "1%,0.1%", *where, "--show-only").stdout
+    assert again == shown and "0.15 %" in shown and " 40 " not in shown
+    whole = accept(*words, *where, "--show-only").stdout
+    assert whole.index(" 2  0.15 %") < whole.index("13     1 %")  # by their shares, not as they were run
+
+
 def test_two_settings_of_one_cell_are_two_rows(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs.sqlite")
     for epochs in (8, 16):
@@ -485,6 +556,9 @@ def test_two_settings_of_one_cell_are_two_rows(tmp_path: Path) -> None:
     assert [(entry.n, entry.values["change"].mean) for entry in found] == [(2, -8.5), (1, -16.0)]
     headings, rows = tables.table_of("table1", found)
     assert headings[-1] == "settings" and len({row[-1] for row in rows}) == 2
+    lines = tables.lines_of("table1", found)
+    for group, epochs in zip((row[-1] for row in rows), (8, 16), strict=True):
+        assert f"settings {group}: request.epochs = {epochs}" in lines
     assert entries("table1", [PlannedCell("resnet20", "ldnq", 3)], store.rows(), seeds=[1])[0].n == 1
 
 
@@ -510,12 +584,66 @@ def test_bars_show_the_papers_number(tmp_path: Path) -> None:
     for seed, change in enumerate((-4.0, -6.0)):
         done(store, PlannedRun("resnet20", "ldnq", 3, 500, seed), change, request={"seed": seed})
     found = entries_of("table4", empty_plan(*cells_of("table4")[:2]), store, planned_only=False)
-    axes = figure_axes(lambda axes: figures._bars(axes, found))
+    axes = figure_axes(lambda axes: figures._bars(axes, "table4", found))
     ((line, _, (bars,)),) = axes.containers
-    np.testing.assert_allclose(line.get_xydata(), [[1, -5.0]])
-    np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()], [[-6.0, -4.0]])
+    np.testing.assert_allclose(line.get_xydata(), [[-5.0, 1]])
+    np.testing.assert_allclose([segment[:, 0] for segment in bars.get_segments()], [[-6.0, -4.0]])
     diamonds = [one.get_xydata().tolist() for one in axes.lines if one.get_marker() == "D"]
-    assert [[0.0, -13.66]] in diamonds and [[1.0, -4.3]] in diamonds
+    assert [[-13.66, 0.0]] in diamonds and [[-4.3, 1.0]] in diamonds
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["resnet20   ldnq-, 3", "   ldnq, 3"] and axes.get_ylim()[0] > axes.get_ylim()[1]
+
+
+def test_a_single_run_has_no_error_bar(tmp_path: Path) -> None:
+    """A cap of no height would say that the error is zero."""
+    store = Store(tmp_path / "runs.sqlite")
+    done(store, PlannedRun("resnet20", "ldnq", 3, 500, 0), -4.0, request={"seed": 0})
+    found = entries_of("table4", empty_plan(*cells_of("table4")[:2]), store, planned_only=False)
+    study = entries_of("fig2a", empty_plan(PlannedCell("resnet20", "ldnq", 3)), store, planned_only=False)
+    for paint in (
+        lambda axes: figures._bars(axes, "table4", found),
+        lambda axes: figures._curves(axes, "fig2a", study, {"resnet20": 10000}),
+    ):
+        ((_, _, (bars,)),) = figure_axes(paint).containers
+        assert not any(len(one) and np.isfinite(one).all() for one in bars.get_segments())
+
+
+def test_whose_the_methods_are_stands_in_tables_files_and_figures(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs.sqlite")
+    names = ("vq+retrain", "vq", "vq-exact+retrain", "dq-exact", "best", "ldnq", "late")
+    want = (
+        "the paper's VQ", "variant of VQ", "ours", "ours", "ours", "the paper's L-DNQ", "variant of LAT",
+    )  # fmt: skip
+    cells = [PlannedCell("resnet20", name, 3) for name in names]
+    for name in names:
+        done(store, PlannedRun("resnet20", name, 3, 500, 0), -4.0)
+    found = entries("table1", cells, store.rows())
+    headings, rows = tables.table_of("table1", found)
+    assert tuple(row[headings.index("origin")] for row in rows) == want
+    csv_rows = csv.DictReader(tables.csv_of("table1", found).splitlines())
+    assert tuple(row["origin"] for row in csv_rows) == want
+    assert tuple(entry["origin"] for entry in tables.json_of("table1", found)["entries"]) == want
+    axes = figure_axes(lambda axes: figures._bars(axes, "table1", found))
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert [("(ours)" in label) for label in labels] == [one == "ours" for one in want]
+    colours = [line.get_color() for line, *_ in axes.containers]
+    assert len({(colour, one.split()[0]) for colour, one in zip(colours, want, strict=True)}) == 3
+    assert "the paper's method, with its name there" in tables.markdown_of("table1", found)
+
+
+def test_every_method_has_an_origin() -> None:
+    """What is known here and is not in the paper's tables is a variant, or ours, and says so."""
+    printed = {row.method for row in paper().rows}
+    own = {origin_of(own_method(row), int(row.bits)) for row in paper().rows}
+    assert own == {f"the paper's {name}" for name in printed if name != "L-DNQ⁻"} | {"the paper's L-DNQ⁻"}
+    for name in known_methods():
+        for method in (name, f"{name}+retrain"):
+            words = origin_of(method, 3)
+            assert words == "ours" or words.split(" ", 2)[-1].removeprefix("paper's ") in printed, words
+    assert {name for name in known_methods() if origin_of(name, 3) == "ours"} == set(OURS)
+    for name in OURS:  # no number of the paper stands beside what is not the paper's
+        for method in (name, f"{name}+retrain"):
+            assert paper_row("table1", PlannedCell("resnet20", method, 3)) is None
 
 
 # ------------------------------------------------------------------ statistics
@@ -557,6 +685,25 @@ def test_the_interval_is_the_bootstraps() -> None:
     assert 45 <= held <= 60
 
 
+def test_runs_of_one_setting_are_drawn_together() -> None:
+    """Copies of points add nothing; drawn one by one they would make the interval narrower."""
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal(8)
+    y = x + rng.standard_normal(8)
+    one = rank_correlation(x.tolist(), y.tolist(), np.random.default_rng(5), resamples=300)
+    xs, ys = (np.repeat(values, 3).tolist() for values in (x, y))
+    groups = np.repeat(np.arange(8), 3).tolist()
+    together = rank_correlation(xs, ys, np.random.default_rng(5), groups=groups, resamples=300)
+    assert (together.n, together.groups, one.groups) == (24, 8, 8)
+    assert (together.value, together.low, together.high) == pytest.approx((one.value, one.low, one.high))
+    alone = rank_correlation(xs, ys, np.random.default_rng(5), resamples=300)  # planted
+    assert alone.high - alone.low < 0.8 * (one.high - one.low)
+    single = rank_correlation(x.tolist(), y.tolist(), np.random.default_rng(5), groups=[0] * 8, resamples=300)
+    assert single == one
+    with pytest.raises(ValueError, match="`groups` must have shape"):
+        rank_correlation([1, 2, 3], [1, 2, 3], np.random.default_rng(5), groups=[0, 1])
+
+
 def test_rank_correlation_of_nothing() -> None:
     flat = rank_correlation([1, 2, 3], [4, 4, 4], np.random.default_rng(0), resamples=10)
     assert math.isnan(flat.value) and "no rank correlation" in tables.correlation_words(flat)
@@ -564,6 +711,113 @@ def test_rank_correlation_of_nothing() -> None:
         rank_correlation([1], [1], np.random.default_rng(0))
     with pytest.raises(ValueError, match="`confidence`"):
         rank_correlation([1, 2], [1, 2], np.random.default_rng(0), confidence=1.0)
+
+
+# ------------------------------------------------------------------ what a run is known by
+
+
+def test_the_graph_is_part_of_a_networks_fingerprint(tmp_path: Path) -> None:
+    """A stride leaves no trace in the arrays."""
+    model = load_model(models.shipped("cnn-digits"))
+    place = next(i for i, node in enumerate(model.network.nodes) if isinstance(node.layer, MaxPool2d))
+    node = model.network.nodes[place]
+    other = replace(node, layer=AvgPool2d(2))
+    nodes = (*model.network.nodes[:place], other, *model.network.nodes[place + 1 :])
+    found = set()
+    for network in (model.network, Network(nodes, model.network.params, model.network.input_shape)):
+        save_model(tmp_path / "own.h5", replace(model, network=network, quantized={}))
+        prepare.cache_clear()
+        found.add(prepare(Sources(ZOO, "digits", str(tmp_path)), "own").fingerprints["network"])
+    assert len(found) == 2
+
+
+def pictures(folder: Path, count: int) -> Path:
+    image = pytest.importorskip("PIL.Image", reason="pictures are read by Pillow")
+    for split in ("train", "val"):
+        for index in range(count):
+            path = folder / split / f"c{index % 2}" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.fromarray(np.full((9, 9, 3), index, np.uint8)).save(path)
+    return folder
+
+
+def test_pictures_are_known_by_names_sizes_and_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million pictures cannot be decoded before the first run."""
+    data = load_dataset(pictures(tmp_path, 4), "train")
+    monkeypatch.setattr("refldnq.data.folder.read_picture", None)  # whoever decodes fails
+    first = source_module._data_hash(data)
+    assert source_module._data_hash(data) == first
+    with (tmp_path / "train" / "c1" / "3.png").open("ab") as file:
+        file.write(b"more")
+    changed = source_module._data_hash(data)
+    (tmp_path / "train" / "c1" / "3.png").rename(tmp_path / "train" / "c0" / "3.png")
+    moved = source_module._data_hash(load_dataset(tmp_path, "train"))
+    assert len({first, changed, moved}) == 3
+
+
+def test_imagenets_images_are_the_papers(tmp_path: Path) -> None:
+    names = tuple(map(str, range(1000)))
+    for classes, count, want in ((names, 12900, 12800), (names, 12799, 127), (("a",), 12900, 129)):
+        images = np.zeros((count, 1, 1, 1), np.uint8)
+        data = Dataset(images, np.zeros(count, np.int64), classes, "pictures-train")
+        assert source_module._usual_images(data) == want
+
+
+def test_the_time_left_goes_by_the_work_of_each_run() -> None:
+    cells = [
+        PlannedCell("mlp-digits", name, 3, count) for name in ("dq", "ttq", "ldnq") for count in (13, 130)
+    ]
+    work = {(t.run.method, t.run.images): t.work for t in plan_of(cells, [0], Sources(ZOO)).tasks}
+    assert work["dq", 13] == work["dq", 130] < work["ttq", 13]
+    assert 5 * work["ttq", 13] < work["ttq", 130] and work["ldnq", 13] < work["ldnq", 130]
+    retrained = plan_of([PlannedCell("mlp-digits", "dq+retrain", 3, 130)], [0], Sources(ZOO)).tasks[0]
+    assert retrained.work > work["dq", 130]
+
+
+def test_a_log_has_no_line_an_epoch(fakes: dict[str, Fake], tmp_path: Path) -> None:
+    words = ("table1", "--networks", "mlp-digits", "--methods", "vq,inq", "--images", "40", "--seeds", "0-1")
+    result = accept(*words, "--store", tmp_path / "runs.sqlite")
+    lines = result.stderr.splitlines()
+    assert sum(" points in " in line for line in lines) == 4
+    assert sum("epoch 1 of 1" in line for line in lines) == 1  # of four within a moment
+    more = accept(*words[:-1], "0-2", "--store", tmp_path / "runs.sqlite")
+    assert "2 of 6 runs are left; the store has the others." in more.stderr
+
+
+def test_every_series_of_a_figure_looks_different() -> None:
+    looks = [(style(i)["color"], style(i)["marker"]) for i in range(2 * len(known_methods()))]
+    assert len(set(looks)) == len(looks)
+
+
+def test_sections_are_named_after_their_commands(fakes: dict[str, Fake], tmp_path: Path) -> None:
+    """One command's section does not take the place of another's."""
+    page = tmp_path / "page.md"
+    words = ("table1", "--networks", "mlp-digits", "--images", "40", "--seeds", "0")
+    where = ("--store", tmp_path / "runs.sqlite", "--markdown", page)
+    for more in (("--methods", "vq"), ("--methods", "inq", "--levels", "15,17"), ("--methods", "vq")):
+        accept(*words, *more, *where)
+    accept(*words, "--methods", "vq", *where, "--keep-ends")
+    marks = [line for line in page.read_text().splitlines() if line.endswith(": generated -->")]
+    assert marks == [
+        "<!-- reproduce table1 mlp-digits methods=vq images=40: generated -->",
+        "<!-- reproduce table1 mlp-digits methods=inq levels=15,17 images=40: generated -->",
+        "<!-- reproduce table1 mlp-digits methods=vq images=40 keep-ends: generated -->",
+    ]
+
+
+def test_top_5_stands_beside_top_1_where_the_paper_has_both(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs.sqlite")
+    for seed, after in enumerate((600, 640)):
+        run = PlannedRun("resnet18", "ldnq", 3, 12800, seed)
+        done(store, run, (after - 700) / 10, correct_before_top5=900, correct_after_top5=after + 200)
+    found = entries("table3", [PlannedCell("resnet18", "ldnq", 3)], store.rows())
+    headings, (row,) = tables.table_of("table3", found)
+    cells = dict(zip(headings, row, strict=True))
+    assert (cells["change"], cells["±"]) == ("-8.00/-8.00", "2.00/2.00")
+    assert (cells["before, %"], cells["after, %"]) == ("90.00/90.00", "82.00/82.00")
+    assert cells["paper: before, %"] == "69.76/89.02"
 
 
 def test_means() -> None:
@@ -581,6 +835,25 @@ def test_relative_difference_of_nothing() -> None:
     assert relative_difference(zero, zero) == 0.0 and relative_difference(zero + 1, zero) == math.inf
 
 
+@pytest.mark.parametrize("off", ["images", "passes"])
+def test_another_number_of_images_than_asked_for_is_no_row(
+    off: str, fakes: dict[str, Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = PlannedRun("mlp-digits", "vq", 3, 40, 0)
+    assert methods.perform(run, Sources(ZOO))["train_total"] == 1297
+    if off == "images":
+        monkeypatch.setattr(methods, "calibration_indices", lambda *_: np.arange(39))
+    else:
+        once = Fake.run
+
+        def short(self: Fake, network: Network, images: Any, labels: Any, **how: Any) -> FakeResult:
+            return once(self, network, images[:39], labels[:39], **how)
+
+        monkeypatch.setattr(Fake, "run", short)
+    with pytest.raises(ValueError, match="`images` must be the 40 that were asked for, got 39"):
+        methods.perform(run, Sources(ZOO))
+
+
 def test_labels_of_methods(fakes: dict[str, Fake]) -> None:
     assert list(known_methods()) == ["ldnq", "ldnq-", "best", "dq", "vq", "inq"]
 
@@ -589,6 +862,7 @@ def test_labels_of_methods(fakes: dict[str, Fake]) -> None:
     ("words", "message"),
     [
         (("table9",), "Invalid value"),
+        (("table1", "--methods", "ldnq,prayer"), "`methods`: there is no method 'prayer'; known are ldnq, "),
         (("table1", "--seeds", "x"), "`seeds` must look like 0-4"),
         (("table1", "--images", "0"), "`images` must be positive"),
         (("table1", "--images", "120%"), "`images` must be positive, and a share at most 100 %"),

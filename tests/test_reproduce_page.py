@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from refldnq.cli import main
+from refldnq.experiments.reproduce.plan import OURS, SHARES
 from refldnq.experiments.reproduce.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -58,3 +60,27 @@ def test_a_number_typed_by_hand_is_found(copy: Path) -> None:
     planted = section[:digit] + str(int(section[digit]) + 1) + section[digit + 1 :]
     copy.write_text(f"{head}: generated -->{planted}", "utf-8")
     assert written_again(copy) == text != f"{head}: generated -->{planted}"
+
+
+RESULT = re.compile(r"\d+\.\d+|\d+ (?:points|min|minutes|s|seconds|GB|MB)\b")
+"""What results look like: decimals, points, times, memory."""
+
+
+def typed(text: str) -> set[str]:
+    """Results outside the generated sections and the commands."""
+    prose = re.sub(r"<!-- (.*?): generated -->.*?<!-- \1: end -->|```.*?```|`[^`]*`", "", text, flags=re.S)
+    return set(RESULT.findall(prose))
+
+
+def test_no_result_is_typed_by_hand() -> None:
+    """Neither on this page nor among the front page's results."""
+    front = (ROOT / "README.md").read_text("utf-8").split("\n## Results\n")[1].split("\n## ")[0]
+    assert typed(PAGE.read_text("utf-8")) <= {f"{100 * share:g}" for share in SHARES}
+    assert typed(front) == set()
+    for planted in ("it loses 0.05 points more", "alone it took 6 min 43 s", "and 1.3 GB at the peak"):
+        assert typed(f"{front} {planted}.")
+
+
+def test_the_page_names_our_methods() -> None:
+    text = " ".join(PAGE.read_text("utf-8").split())
+    assert f"ours ({', '.join(f'`{name}`' for name in OURS)})" in text

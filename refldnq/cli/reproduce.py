@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from refldnq.experiments.reproduce.store import Store
 
 EXHIBITS = ("table1", "table2", "table3", "table4", "fig2a", "fig2b", "fig2c")
+
+EVERY = 5.0
+"""Seconds between two lines on the progress within a run; on a terminal there is a bar instead."""
 
 Command = Callable[..., Any]
 
@@ -88,7 +93,7 @@ def _file(name: str, words: str) -> Callable[[Command], Command]:
 @click.option("--show-only", is_flag=True, help="Run nothing; show what the store has.")
 @_file("--csv", "Write the table as CSV, with all digits.")
 @_file(
-    "--markdown", "Write the table as a section of this file, in place of an older one for the same networks."
+    "--markdown", "Write the table as a section of this file, in place of an older one of the same command."
 )
 @_file("--figure", "Write a PNG with error bars.")
 @json_option
@@ -125,11 +130,16 @@ def reproduce(
     from refldnq.experiments.reproduce.exhibit import Plan, entries_of, plan_of
     from refldnq.experiments.reproduce.figures import picture_of
     from refldnq.experiments.reproduce.jobs import Workers
-    from refldnq.experiments.reproduce.methods import known_methods
+    from refldnq.experiments.reproduce.methods import known_methods, why_not
     from refldnq.experiments.reproduce.plan import cells_of
     from refldnq.experiments.reproduce.store import Store
     from refldnq.experiments.sections import write_section
 
+    unknown = [name for name in methods if name != "all" and why_not(name) is not None]
+    if unknown:
+        raise click.ClickException(
+            f"`methods`: {why_not(unknown[0])}; known are {', '.join(known_methods())}."
+        )
     if figure_file is not None:
         draw(lambda axes: None)  # without matplotlib it is refused here, not after the runs
     if "all" in methods:
@@ -171,7 +181,7 @@ def reproduce(
     say(tables.TITLES[exhibit], json_file)
     if rows:
         say_table(headings, rows, json_file)
-    for line in tables.lines_of(exhibit, found):
+    for line in (tables.LEGENDS[tables.kind_of(exhibit)], *tables.lines_of(exhibit, found)):
         say(line, json_file)
     write_json(json_file, tables.json_of(exhibit, found))
     if csv_file is not None:
@@ -179,7 +189,11 @@ def reproduce(
     if figure_file is not None:
         _write(figure_file, picture_of(exhibit, found, plan.totals), json_file)
     if markdown_file is not None:
-        section = " ".join(["reproduce", exhibit, *networks])
+        asked_for = {"methods": ",".join(methods), "levels": levels, "images": images}
+        asked_for |= {"schedule": schedule if schedule != "scaled" else None}
+        chosen_words = [f"{name}={words}" for name, words in asked_for.items() if words]
+        chosen_words += ["keep-ends"] if keep_ends else []
+        section = " ".join(["reproduce", exhibit, *networks, *chosen_words])
         write_section(markdown_file, section, tables.markdown_of(exhibit, found, plan.totals))
         say(f"Wrote {markdown_file}.", json_file)
     settled = {row.id: row.state for row in store.rows()} if plan.tasks else {}
@@ -196,26 +210,36 @@ def _execute(plan: Plan, store: Store, workers: Workers, retry_failed: bool) -> 
 
     over = {"done"} if retry_failed else {"done", "failed"}
     settled = {row.id for row in store.rows() if row.state in over}
-    left = [task for task in plan.tasks if task.id not in settled]
+    left = {task.id: task for task in plan.tasks if task.id not in settled}
     if not left:
         return
-    ended = 0
+    work = {task.run: task.work for task in left.values()}
+    whole, ended, told = sum(work.values()), 0.0, -EVERY
+    if len(left) < len(plan.tasks):
+        click.echo(f"{len(left)} of {len(plan.tasks)} runs are left; the store has the others.", err=True)
     with progress() as tell:
 
         def on_outcome(task: Task, outcome: TaskOutcome, kept: bool) -> None:
             nonlocal ended
-            ended += 1
+            ended += task.work
             what = f"failed: {outcome.reason}"
             if outcome.result is not None:
                 what = f"{outcome.result['change']:+.2f} points in {outcome.result['seconds']:.0f} s"
             aside = "" if kept else "; another process has it already"
-            tell(Event(f"{task.run.words}: {what}{aside}", ended / len(left)))
+            tell(Event(f"{task.run.words}: {what}{aside}", min(1.0, ended / whole)))
 
         def within(run: PlannedRun, event: Event) -> None:
-            done = (ended + min(event.fraction, 0.99)) / len(left)
+            nonlocal told
+            now = time.monotonic()
+            if not sys.stderr.isatty() and now - told < EVERY:  # a log needs no line an epoch
+                return
+            told = now
+            done = (ended + min(event.fraction, 0.99) * work[run]) / whole
             tell(Event(f"{run.words}: {event.message}", done))
 
-        execute(left, store, workers, retry_failed=retry_failed, on_outcome=on_outcome, tell=within)
+        execute(
+            list(left.values()), store, workers, retry_failed=retry_failed, on_outcome=on_outcome, tell=within
+        )
 
 
 def _sources(data: str | None, weights: Path | None) -> Any:

@@ -20,6 +20,9 @@ from refldnq.errors import FormatError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Of pictures, in lower or upper case."""
 
+OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".jfif", ".avif", ".heic")
+"""Of pictures that are not read: beside others in a class's folder they are refused rather than left out."""
+
 SPLIT_FOLDERS = {"train": ("train",), "test": ("val", "test")}
 """Where the classes' folders of a split are looked for."""
 
@@ -142,12 +145,15 @@ def load_folder(path: Path, split: str) -> Dataset:
     Raises
     ------
     FormatError
-        If the split is not there, or a folder is not in ``classes.txt``.
+        If the split is not there or empty, a folder is not in ``classes.txt``, a line there does not begin
+        with the name of a folder, or a class's folder holds pictures that are not read (`OTHER_SUFFIXES`).
     ValueError
         If the split is unknown.
 
     Notes
     -----
+    Files and folders whose names begin with a dot are left alone, and so are files that are no pictures.
+
     The halves depend on the files' names alone: ``numpy.random.default_rng(SEED)`` permutes them in the order
     of the names; the first half, rounded up, is for training.
     """
@@ -163,6 +169,11 @@ def load_folder(path: Path, split: str) -> Dataset:
         found = _pictures(own / name)
         names += [file.relative_to(path).as_posix() for file in found]
         labels += [label] * len(found)
+    if len(names) < (2 if split == "test" and not places else 1):  # half of one, rounded down, is none
+        raise FormatError(
+            f"`{path}` must hold pictures in folders, one a class, enough for the split {split!r}, "
+            f"found {len(names)}."
+        )
     how, chosen = f"the folder {own.name}", np.arange(len(names))
     if not places:
         order = np.array(sorted(range(len(names)), key=names.__getitem__))
@@ -186,21 +197,27 @@ def _split_folders(path: Path) -> dict[str, Path]:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(place for place in path.iterdir() if place.is_dir()) if path.is_dir() else []
+    if not path.is_dir():
+        return []
+    return sorted(place for place in path.iterdir() if place.is_dir() and not place.name.startswith("."))
 
 
 def _pictures(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    other = next((file for file in path.iterdir() if _is(file, OTHER_SUFFIXES)), None)
+    if other is not None:
+        raise FormatError(f"`{other}` must be a file of a kind that is read: {', '.join(SUFFIXES)}.")
+    return sorted(file for file in path.iterdir() if _is(file, SUFFIXES))
+
+
+def _is(file: Path, suffixes: tuple[str, ...]) -> bool:
+    return file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
 
 
 def _has_classes(path: Path) -> bool:
-    return any(
-        file.suffix.lower() in SUFFIXES and file.is_file()
-        for folder in _folders(path)
-        for file in folder.iterdir()
-    )
+    suffixes = (*SUFFIXES, *OTHER_SUFFIXES)
+    return any(_is(file, suffixes) for folder in _folders(path) for file in folder.iterdir())
 
 
 def _classes(path: Path, places: Sequence[Path]) -> tuple[str, ...]:
@@ -208,8 +225,11 @@ def _classes(path: Path, places: Sequence[Path]) -> tuple[str, ...]:
     listed = path / CLASSES
     if not listed.is_file():
         return tuple(present)
-    lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = listed.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     names = tuple(line.split()[0] for line in lines if line.strip())
+    for name in names:  # others would lead out of the data set
+        if name in (".", "..") or any(mark in name for mark in "/\\:\0"):
+            raise FormatError(f"`{listed}` must begin every line with the name of a folder, got {name!r}.")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise FormatError(f"`{listed}` must hold different classes, got {twice!r} twice.")

@@ -15,13 +15,18 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 MARKERS = "os^Dv<>"
 
 
-def draw(paint: Callable[[Axes], None]) -> bytes:
+LINES = ("-", "--", ":")
+
+
+def draw(paint: Callable[[Axes], None], height: float = 4.5) -> bytes:
     """A PNG of one set of axes.
 
     Parameters
     ----------
     paint : callable
         Draws into the axes it is given.
+    height : float, optional
+        In inches; the width is 8.
 
     Raises
     ------
@@ -33,7 +38,7 @@ def draw(paint: Callable[[Axes], None]) -> bytes:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("Figures need matplotlib: pip install 'refldnq[plot]'.") from None
-    figure = Figure(figsize=(8.0, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.0, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
@@ -45,5 +50,17 @@ def draw(paint: Callable[[Axes], None]) -> bytes:
 
 
 def style(index: int) -> dict[str, Any]:
-    """Colour and marker of the series number `index`."""
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
+    """Colour and marker of the series number `index`; no two of 49 share both.
+
+    Examples
+    --------
+    >>> style(0) == style(7), style(0)["color"] == style(7)["color"]
+    (False, True)
+    """
+    round_, place = divmod(index, len(COLOURS))
+    return {"color": COLOURS[place], "marker": MARKERS[(place + round_) % len(MARKERS)], "markersize": 4}
+
+
+def line_of(index: int) -> str:
+    """Line of the series number `index`: another one when the colours begin again."""
+    return LINES[index // len(COLOURS) % len(LINES)]

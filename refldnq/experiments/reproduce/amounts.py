@@ -6,7 +6,7 @@ from refldnq.experiments.reproduce.plan import Amount
 
 
 def numbers(text: str, name: str = "seeds") -> tuple[int, ...]:
-    """Numbers from text: ``0-4`` is 0, 1, 2, 3, 4, and commas join.
+    """Numbers from text, each once: ``0-4`` is 0, 1, 2, 3, 4, and commas join.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def numbers(text: str, name: str = "seeds") -> tuple[int, ...]:
 
     Examples
     --------
-    >>> numbers("0-2,7")
+    >>> numbers("0-2,7,1")
     (0, 1, 2, 7)
     """
     found: list[int] = []
@@ -32,7 +32,7 @@ def numbers(text: str, name: str = "seeds") -> tuple[int, ...]:
         if not known or int(last or first) < int(first):
             raise ValueError(f"`{name}` must look like 0-4 or 0,1,2, got {text!r}.")
         found += range(int(first), int(last or first) + 1)
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def amounts(text: str) -> tuple[Amount, ...]:

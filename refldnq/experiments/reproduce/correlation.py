@@ -24,8 +24,8 @@ class RankCorrelation:
         Percentile bootstrap interval over the points; NaN without one.
     confidence : float
         Of the interval.
-    n : int
-        Points.
+    n, groups : int
+        Points, and how many groups of them were drawn from.
     resamples : int
         Samples of the bootstrap that have a coefficient.
     """
@@ -35,6 +35,7 @@ class RankCorrelation:
     high: float
     confidence: float
     n: int
+    groups: int
     resamples: int
 
 
@@ -43,6 +44,7 @@ def rank_correlation(
     y: Sequence[float],
     rng: np.random.Generator,
     *,
+    groups: Sequence[int] | None = None,
     resamples: int = 4000,
     confidence: float = 0.95,
 ) -> RankCorrelation:
@@ -53,7 +55,10 @@ def rank_correlation(
     x, y : sequence of float, length n
         The points' coordinates.
     rng : numpy.random.Generator
-        Draws points with repetition.
+        Draws groups of points with repetition.
+    groups : sequence of int, length n, optional
+        Number of each point's group, whose points are drawn together: runs that differ in their seeds are no
+        independent draws. None makes a group of every point.
     resamples : int, optional
         How often; chosen here: the interval's ends move by less than 0.01 between two generators.
     confidence : float, optional
@@ -70,8 +75,8 @@ def rank_correlation(
 
     Notes
     -----
-    Equal values share the mean of their ranks. The interval takes the points for independent draws; runs of
-    one method that differ in their seeds are not quite that.
+    Equal values share the mean of their ranks. The interval takes the groups for independent draws. Of a
+    single group its points are drawn.
 
     Examples
     --------
@@ -89,15 +94,31 @@ def rank_correlation(
     check_number("confidence", confidence, above=0)
     if confidence >= 1:
         raise ValueError(f"`confidence` must be below 1, got {confidence}.")
+    own = np.arange(a.size) if groups is None else np.asarray(groups)
+    check_shape("groups", own, a.shape)
+    members = [np.flatnonzero(own == one) for one in np.unique(own)]
+    if len(members) == 1:
+        members = [np.array([place]) for place in range(a.size)]
     value = float(_spearman(a[None], b[None])[0])
-    places = rng.integers(a.size, size=(resamples, a.size))
-    drawn = _spearman(a[places], b[places])
+    chosen = rng.integers(len(members), size=(resamples, len(members)))
+    if len(members) == a.size:
+        places = np.concatenate(members)[chosen]
+        drawn = _spearman(a[places], b[places])
+    else:
+        samples = (np.concatenate([members[group] for group in row])[None] for row in chosen)
+        drawn = np.concatenate([_spearman(a[places], b[places]) for places in samples])
     drawn = drawn[np.isfinite(drawn)]  # a sample of one point alone has none
     low = high = float("nan")
     if drawn.size:
         low, high = (float(one) for one in np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]))
     return RankCorrelation(
-        value=value, low=low, high=high, confidence=confidence, n=a.size, resamples=int(drawn.size)
+        value=value,
+        low=low,
+        high=high,
+        confidence=confidence,
+        n=a.size,
+        groups=len(members),
+        resamples=int(drawn.size),
     )
 
 

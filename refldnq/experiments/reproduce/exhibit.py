@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refldnq.experiments.reproduce.jobs import Task
-from refldnq.experiments.reproduce.methods import settings_of, why_not
+from refldnq.experiments.reproduce.methods import schedule_of, settings_of, why_not, work_of
 from refldnq.experiments.reproduce.plan import PlannedCell, count_of, runs_of
 from refldnq.experiments.reproduce.sources import MissingError, Prepared, Sources, prepare
 from refldnq.experiments.reproduce.store import Store
@@ -88,13 +88,14 @@ def plan_of(
         if exact in found:
             continue
         found[exact] = None
-        for run in runs_of(exact, count, seeds, schedule):
+        for run in runs_of(exact, count, seeds, schedule_of(cell.method, schedule)):
             try:
                 identity = {**prepared.fingerprints, **settings_of(run, prepared)}
+                work = work_of(run, prepared)
             except ValueError as wrong:  # no such codebook
                 skipped[exact] = str(wrong)
                 break
-            tasks.append(Task(run=run, identity=identity, sources=sources, beside=beside))
+            tasks.append(Task(run=run, identity=identity, sources=sources, beside=beside, work=work))
     return Plan(cells=tuple(found), tasks=tuple(tasks), skipped=skipped, totals=totals)
 
 

@@ -46,12 +46,15 @@ class Task:
         Where network and data are.
     beside : Path or None, optional
         The states of interrupted runs lie beside this file, the store as a rule; None keeps none.
+    work : float, optional
+        How long it takes, in any unit, for the time left.
     """
 
     run: PlannedRun
     identity: Mapping[str, Any]
     sources: Sources
     beside: Path | None = None
+    work: float = 1.0
 
     @property
     def id(self) -> str:

@@ -44,6 +44,7 @@ from refldnq.experiments.run import (
     required_preprocess,
     score_outputs,
 )
+from refldnq.experiments.work import layer_work, multiplications
 from refldnq.network import Network
 from refldnq.train import TrainSettings
 
@@ -96,6 +97,55 @@ def why_not(method: str) -> str | None:
     return None if method.removesuffix(RETRAIN) in known_methods() else f"there is no method {method!r}"
 
 
+def schedule_of(method: str, schedule: str) -> str:
+    """The schedule that a method's runs are known by: ``scaled`` where the schedules' names mean the same.
+
+    A method that does not train, or is merely retrained, gives the same under both: its runs are one.
+
+    Parameters
+    ----------
+    method : str
+        Its name.
+    schedule : {'scaled', 'published'}
+        What is asked for.
+
+    Examples
+    --------
+    >>> [schedule_of(name, "published") for name in ("ttq", "vq+retrain", "ldnq")]
+    ['published', 'scaled', 'scaled']
+    """
+    baseline = _baselines().get(method.removesuffix(RETRAIN))
+    how = None if baseline is None else baseline.run
+    if not isinstance(how, Trained) or replace(how.scaled, origin="") == replace(how.published, origin=""):
+        return "scaled"
+    return schedule
+
+
+def work_of(run: PlannedRun, prepared: Prepared) -> float:
+    """Multiplications that a run takes, roughly: an estimate for the time left and nothing else.
+
+    Parameters
+    ----------
+    run : PlannedRun
+        Which.
+    prepared : Prepared
+        Its network and data.
+    """
+    network = prepared.model.network
+    once = float(sum(multiplications(network)))
+    work, base = len(prepared.test) * once, run.method.removesuffix(RETRAIN)
+    epochs = 0
+    if base in OWN:
+        request = _request(run, prepared)
+        work += sum(layer_work(network, request.settings, run.images).values())
+        epochs = request.fine_tune.epochs if request.fine_tune is not None else 0
+    else:
+        baseline = _baselines()[base]
+        epochs = _schedule(run, baseline, prepared).total if baseline.trains else 0
+        epochs += AFTERWARDS.total if run.method.endswith(RETRAIN) else 0
+    return work + 3 * epochs * run.images * once  # a backward pass counts as two
+
+
 def settings_of(run: PlannedRun, prepared: Prepared) -> dict[str, Any]:
     """All that decides a run's result beside `run` and the fingerprints of network and data.
 
@@ -138,7 +188,8 @@ def perform(
     -------
     dict
         JSON values: ``correct_before``, ``correct_after`` (and ``_top5``), ``total``, ``change`` (percentage
-        points, after minus before), ``labels_used``, ``steps``, ``epochs``, ``image_passes``, ``skipped``
+        points, after minus before), ``train_total`` (images that the calibration images are drawn from),
+        ``labels_used``, ``steps``, ``epochs``, ``image_passes``, ``skipped``
         (layers that are not quantized), ``mean_levels``, ``layers``, ``output_error`` (squared difference of
         the outputs from the reference network's, relative to their squared norm, on the test images),
         ``calibration_output_error`` (the same on the calibration images), ``seconds`` (without scoring; of a
@@ -149,6 +200,8 @@ def perform(
     ------
     MissingError
         If the method, the weights or the data are not there.
+    ValueError
+        If the method has worked on another number of images than the run's.
     """
     reason = why_not(run.method)
     if reason is not None:
@@ -174,6 +227,7 @@ def perform(
         "correct_before_top5": before.correct_top5,
         "correct_after_top5": after.correct_top5,
         "total": after.total,
+        "train_total": len(prepared.train),
         "change": 100.0 * (after.correct - before.correct) / after.total,
         "output_error": relative_difference(found, expected),
         "calibration_output_error": relative_difference(ours, theirs),
@@ -223,6 +277,7 @@ def _own(
     outcome = quantize_model(
         prepared.model, prepared.train, request, on_progress=tell, checkpoint=checkpoint, resume=True
     )
+    _check_images(run, len(outcome.indices))
     settings, quantized = request.settings, outcome.model.quantized
     passes = sum(report.update_images for report in outcome.reports)
     batch = settings.update.batch_size if settings.update else 1
@@ -323,6 +378,7 @@ def _baseline(
         on_epoch=on_epoch,
         state=state,
     )
+    _check_images(run, result.images / result.epochs if result.epochs else len(images))
     facts = {
         "labels_used": bool(result.labels_used),
         "steps": result.steps,
@@ -340,8 +396,15 @@ def _drawn(run: PlannedRun, prepared: Prepared) -> tuple[Array, Array | None]:
     model, train = prepared.model, prepared.train
     indices = calibration_indices(train, QuantizeRequest(images=run.images, seed=run.seed))
     preprocess = required_preprocess(model)
+    _check_images(run, len(indices))
     labels = None if train.labels is None else train.labels[indices]
     return preprocess(train.pixels(indices, preprocess.resize), np.dtype(np.float32)), labels
+
+
+def _check_images(run: PlannedRun, found: float) -> None:
+    # What a row says of its images is what was asked for, and not what came.
+    if found != run.images:
+        raise ValueError(f"`images` must be the {run.images} that were asked for, got {found:g}.")
 
 
 def _threads() -> int:

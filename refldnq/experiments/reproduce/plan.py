@@ -33,20 +33,25 @@ AFFINE = f"dq-affine{RETRAIN}"
 ALSO = {
     "late": "LAT",
     "lat-two-scale": "LAT",
-    "ttq-twn": "TTQ",
-    f"vq-exact{RETRAIN}": "VQ",
     f"ldnq{RETRAIN}": "L-DNQ",
     f"ldnq-{RETRAIN}": "L-DNQ⁻",
     "ldnq-minus": "L-DNQ⁻",
     AFFINE: "DQ",
 }
-"""Variants that are shown beside the same number of the paper."""
+"""Variants that are shown beside the same number of the paper; ours (`OURS`) stand beside none."""
+
+OURS = ("best", "dq-exact", "vq-exact", "ttq-twn")
+"""Methods that are nobody's but this package's: the profile; DQ and VQ by their exact optimum, which no other
+choice of values can beat; TTQ from the start of ternary weight networks in place of ones."""
 
 TRN_LEVELS = 27
 """The most of a weight in TRN, whose 12.5 are a mean over blocks with one, two or three ternary terms."""
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Of the training images: the calibration-size study (Fig. 2a). The paper prints no grid; chosen here."""
+
+LEAST_OF_A_SHARE = 2
+"""Images that a share stands for at least: batch normalization has no variance over one."""
 
 ERROR_LEVELS = (3, 5, 7, 9)
 """Of Fig. 2c, whose points the paper does not describe; chosen here, so that output errors differ."""
@@ -122,6 +127,36 @@ def printed_name(method: str) -> str | None:
     """
     names = {own: printed for printed, own in PRINTED.items()}
     return names.get(method) or ALSO.get(method)
+
+
+def origin_of(method: str, levels: int) -> str:
+    """Whose a method is: the paper's, under its name there; a variant of one of the paper's; or ours.
+
+    Parameters
+    ----------
+    method : str
+        Its name here.
+    levels : int
+        The paper's DQ is another one for 8, 16 and 32 levels.
+
+    Examples
+    --------
+    >>> [origin_of(name, 3) for name in ("vq+retrain", "vq", "late", "vq-exact+retrain")]
+    ["the paper's VQ", 'variant of VQ', 'variant of LAT', 'ours']
+    >>> origin_of("dq-affine+retrain", 8), origin_of("dq-affine+retrain", 3)
+    ("the paper's DQ", 'variant of DQ')
+    """
+    printed = _bare(method)
+    if method.removesuffix(RETRAIN) in OURS or printed not in PRINTED:
+        return "ours"
+    own = AFFINE if printed == "DQ" and levels % 2 == 0 else PRINTED[printed]
+    return f"the paper's {printed}" if method == own else f"variant of {printed}"
+
+
+def _bare(method: str) -> str:
+    # The paper's name of a method, retrained or not, and of its variants; its own name if there is none.
+    word = method.removesuffix(RETRAIN)
+    return printed_name(word) or printed_name(word + RETRAIN) or word
 
 
 def own_method(row: PaperRow) -> str:
@@ -247,7 +282,7 @@ def _shape(exhibit: str, network: str, methods: Sequence[str]) -> list[tuple[str
             for name in methods
             for place in (
                 [place for place in shape if place[0] == name]
-                or [place for place in shape if _alike(place[0], name)]
+                or [place for place in shape if _bare(place[0]) == _bare(name)]
                 or usual
             )
             for place in [(name, *place[1:])]
@@ -255,17 +290,8 @@ def _shape(exhibit: str, network: str, methods: Sequence[str]) -> list[tuple[str
     return list(dict.fromkeys(shape))
 
 
-def _alike(method: str, name: str) -> bool:
-    # Whether a variant goes by the levels of the method that stands for the same name of the paper.
-    def bare(word: str) -> str:
-        word = word.removesuffix(RETRAIN)
-        return printed_name(word) or printed_name(word + RETRAIN) or word
-
-    return bare(method) == bare(name)
-
-
 def count_of(amount: Amount, total: int) -> int:
-    """A number of images.
+    """A number of images; a share stands for `LEAST_OF_A_SHARE` at least.
 
     Raises
     ------
@@ -277,7 +303,7 @@ def count_of(amount: Amount, total: int) -> int:
     >>> count_of(0.001, 9990), count_of(500, 9990)
     (10, 500)
     """
-    count = amount if isinstance(amount, int) else max(1, round(amount * total))
+    count = amount if isinstance(amount, int) else max(LEAST_OF_A_SHARE, round(amount * total))
     if not 1 <= count <= total:
         raise ValueError(f"`images` must be at least 1 and at most the {total} that are there, got {count}.")
     return count

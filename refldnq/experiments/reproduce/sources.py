@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,10 @@ CHECKPOINTS = {
 
 LEAST = 100
 """Calibration images of a data set that the paper does not have, unless 1 % is more: as in quickstart."""
+
+
+IMAGENET_CLASSES = 1000
+"""A data set of so many classes is taken for ImageNet."""
 
 
 class MissingError(Exception):
@@ -87,7 +92,8 @@ class Prepared:
     train, test : Dataset
         Calibration images are drawn from the first; the second is scored.
     fingerprints : mapping of str to str
-        SHA-256 of the network, of the training and of the test images.
+        SHA-256 of the network, of the training and of the test images; of pictures in files, of their names,
+        sizes in bytes and labels, as reading a million of them would take longer than the runs.
     usual_images : int
         Calibration images where nothing else is asked for: the paper's.
     """
@@ -133,15 +139,31 @@ def prepare(sources: Sources, network: str) -> Prepared:
     model = replace(model, network=model.network.astype(np.float32), quantized={}, provenance={})
     fingerprints = {
         "network": _network_hash(model),
-        "train": train.fingerprint(),
-        "test": test.fingerprint(),
+        "train": _data_hash(train),
+        "test": _data_hash(test),
     }
-    usual = max(LEAST, len(train) // 100)
-    if train.name.startswith("cifar10"):
-        usual = paper().images["cifar10"]
     return Prepared(
-        model=model, train=train, test=test, fingerprints=fingerprints, usual_images=min(usual, len(train))
+        model=model, train=train, test=test, fingerprints=fingerprints, usual_images=_usual_images(train)
     )
+
+
+def _usual_images(train: Dataset) -> int:
+    usual, own = max(LEAST, len(train) // 100), paper().images
+    if train.name.startswith("cifar10"):
+        usual = own["cifar10"]
+    elif len(train.classes or ()) == IMAGENET_CLASSES and len(train) >= own["imagenet"]:
+        usual = own["imagenet"]
+    return min(usual, len(train))
+
+
+def _data_hash(dataset: Dataset) -> str:
+    if not dataset.streamed:
+        return dataset.fingerprint()
+    files: Any = dataset.images
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.labels).tobytes())
+    for name in files.names:
+        digest.update(f"{name}\n{(files.root / name).stat().st_size}\n".encode())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=2)
@@ -183,7 +205,8 @@ def _model(sources: Sources, network: str) -> Model:
     if network in zoo.shipped:
         return load_model(zoo.weights(network))
     if sources.weights is None:
-        raise MissingError("needs trained weights: name their folder with --weights or --data")
+        unknown = "" if network in zoo.names else "there is no architecture of that name, so it "
+        raise MissingError(f"{unknown}needs trained weights: name their folder with --weights or --data")
     own = Path(sources.weights) / f"{network}.h5"
     if own.is_file():
         return load_model(own)
@@ -191,7 +214,8 @@ def _model(sources: Sources, network: str) -> Model:
     published = None if checkpoint is None else Path(sources.weights) / checkpoint
     if published is None or not published.is_file():
         wanted = own.name if published is None else f"{own.name} or {published.name}"
-        raise MissingError(f"needs trained weights: {sources.weights} holds no {wanted}")
+        unknown = "" if network in zoo.names else ", and there is no architecture of that name"
+        raise MissingError(f"needs trained weights: {sources.weights} holds no {wanted}{unknown}")
     built = zoo.build(network, np.random.default_rng(0))
     return Model(network=assign(built, load_state_dict(published)), preprocess=zoo.preprocess(network))
 
@@ -211,7 +235,8 @@ def _check(model: Model, dataset: Dataset) -> None:
 
 
 def _network_hash(model: Model) -> str:
-    digest = hashlib.sha256(repr(model.preprocess).encode())
+    # The graph as well: a stride leaves no trace in the arrays.
+    digest = hashlib.sha256(repr((model.preprocess, model.network.nodes, model.network.input_shape)).encode())
     for name, own in sorted(model.network.params.items()):
         for key, array in sorted(own.items()):
             digest.update(f"{name}.{key} {array.dtype} {array.shape}".encode())

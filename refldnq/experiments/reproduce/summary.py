@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from refldnq.experiments.reproduce.methods import schedule_of
 from refldnq.experiments.reproduce.paper import PaperRow
-from refldnq.experiments.reproduce.plan import PlannedCell, count_of, paper_row
+from refldnq.experiments.reproduce.plan import PlannedCell, count_of, origin_of, paper_row
 from refldnq.experiments.reproduce.store import Row
 
 
@@ -43,11 +44,12 @@ class Entry:
         Same for runs that differ in their seeds alone; empty without runs.
     values : mapping of str to Mean
         ``before``, ``after`` (percent), ``change`` (points), ``output_error``, ``seconds``, and with more
-        than five classes ``change_top5``; empty without runs.
+        than five classes the first three with ``_top5``; empty without runs.
     labels_used : bool or None
         Whether a label has had an influence; None without runs.
     facts : mapping
-        ``steps``, ``epochs``, ``image_passes``, ``skipped``, ``mean_levels``, ``total`` of the first run.
+        ``steps``, ``epochs``, ``image_passes``, ``skipped``, ``mean_levels``, ``total`` and ``train_total``:
+        those of the first run.
     paper : PaperRow or None
         What the paper has.
     notes : tuple of str
@@ -65,6 +67,11 @@ class Entry:
     paper: PaperRow | None = None
     notes: tuple[str, ...] = ()
     runs: tuple[Row, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """Whose the method is, see `refldnq.experiments.reproduce.plan.origin_of`."""
+        return origin_of(self.cell.method, self.cell.levels)
 
 
 def mean_of(values: Sequence[float]) -> Mean:
@@ -113,8 +120,8 @@ def entries(
     schedule : str, optional
         Of the methods that train.
     totals : mapping of str to int, optional
-        Training images by network, for cells with shares of them. A share whose network is not named here
-        stands for any number of images, as does None.
+        Training images by network, for cells with shares of them; of other networks those that the rows name.
+        A share of an unknown number stands for any number of images, as does None.
     skipped : mapping of PlannedCell to str, optional
         Why cells have no runs.
 
@@ -123,13 +130,14 @@ def entries(
     list of Entry
         In the order of the cells.
     """
+    known = {**totals_of(rows), **(totals or {})}
     found: list[Entry] = []
     seen: set[tuple[PlannedCell, str]] = set()
     for cell in cells:
         own = [
             row
             for row in rows
-            if _belongs(row, cell, totals or {}, schedule) and (seeds is None or row.run.seed in seeds)
+            if _belongs(row, cell, known, schedule) and (seeds is None or row.run.seed in seeds)
         ]
         groups: dict[str, list[Row]] = {}
         for row in own:
@@ -149,10 +157,21 @@ def entries(
     return found
 
 
+def totals_of(rows: Sequence[Row]) -> dict[str, int]:
+    """Training images by network, as finished runs tell; without networks that have had several data sets."""
+    found: dict[str, set[int]] = {}
+    for row in rows:
+        total = (row.result or {}).get("train_total")
+        if total is not None:
+            found.setdefault(row.run.network, set()).add(int(total))
+    return {network: next(iter(own)) for network, own in found.items() if len(own) == 1}
+
+
 def _belongs(row: Row, cell: PlannedCell, totals: Mapping[str, int], schedule: str) -> bool:
     run = row.run
     own = (run.network, run.method, run.levels, run.keep_ends, run.schedule)
-    if own != (cell.network, cell.method, cell.levels, cell.keep_ends, schedule):
+    asked = schedule_of(cell.method, schedule)
+    if own != (cell.network, cell.method, cell.levels, cell.keep_ends, asked):
         return False
     if isinstance(cell.images, float) and cell.network in totals:
         return run.images == count_of(cell.images, totals[cell.network])
@@ -161,10 +180,16 @@ def _belongs(row: Row, cell: PlannedCell, totals: Mapping[str, int], schedule: s
 
 def _notes(rows: Sequence[Row], skipped: str | None) -> tuple[str, ...]:
     notes = [skipped] if skipped else []
-    notes += [f"seed {row.run.seed} failed: {row.reason}" for row in rows if row.state == "failed"]
-    open_seeds = [str(row.run.seed) for row in rows if row.state == "claimed"]
-    if open_seeds:
-        notes.append(f"seeds {', '.join(open_seeds)} are not finished")
+    reasons: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.state != "done":
+            why = f"failed: {row.reason}" if row.state == "failed" else "not finished"
+            reasons.setdefault(why, []).append(row)
+    for why, own in reasons.items():
+        seeds = ", ".join(str(row.run.seed) for row in own)
+        count = own[0].run.images
+        plural = ("" if count == 1 else "s", "" if len(own) == 1 else "s")
+        notes.append(f"{count} image{plural[0]}, seed{plural[1]} {seeds} {why}")
     return tuple(notes)
 
 
@@ -179,12 +204,17 @@ def _entry(
         "seconds": [one["seconds"] for one in results],
     }
     if all(one["correct_before_top5"] is not None for one in results):
+        before, after = (
+            [100 * one[f"correct_{when}_top5"] / one["total"] for one in results]
+            for when in ("before", "after")
+        )
+        series["before_top5"], series["after_top5"] = before, after
         series["change_top5"] = [
             100 * (one["correct_after_top5"] - one["correct_before_top5"]) / one["total"] for one in results
         ]
     if all(one["output_error"] is not None for one in results):
         series["output_error"] = [one["output_error"] for one in results]
-    names = ("steps", "epochs", "image_passes", "skipped", "mean_levels", "total")
+    names = ("steps", "epochs", "image_passes", "skipped", "mean_levels", "total", "train_total")
     return Entry(
         cell=cell,
         n=len(rows),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,36 +13,54 @@ import numpy as np
 from refldnq.experiments.record import plain
 from refldnq.experiments.reproduce.correlation import RankCorrelation, rank_correlation
 from refldnq.experiments.reproduce.paper import PaperRow, paper
+from refldnq.experiments.reproduce.plan import networks_of
 from refldnq.experiments.reproduce.summary import Entry, Mean
 from refldnq.tables import markdown_table
 
 TITLES = {
-    "table1": "Table 1: comparison on CIFAR-10",
-    "table2": "Table 2: comparison on ImageNet",
+    "table1": "Table 1: comparison of methods (the paper: CIFAR-10)",
+    "table2": "Table 2: comparison of methods (the paper: ImageNet)",
     "table3": "Table 3: L-DNQ by number of levels",
     "table4": "Table 4: L-DNQ⁻ and L-DNQ",
-    "fig2a": "Figure 2(a): by number of calibration images, CIFAR-10",
-    "fig2b": "Figure 2(b): by number of calibration images, ImageNet",
+    "fig2a": "Figure 2(a): by number of calibration images (the paper: ResNet-20 on CIFAR-10)",
+    "fig2b": "Figure 2(b): by number of calibration images (the paper: ResNet-18 on ImageNet)",
     "fig2c": "Figure 2(c): test error against output error",
 }
 
-COMMON = ("network", "method", "levels", "images")
+COMMON = ("network", "method", "origin", "levels", "images")
 
 OURS = ("n", "labels", "before, %", "after, %", "change", "±")
 
+PAPERS = ("paper: before, %", "paper: change")
+"""Columns that are left out where the paper has no number for any row."""
+
 HEADINGS = {
-    "table": (*COMMON, *OURS, "paper: before, %", "paper: change"),
+    "table": (*COMMON, *OURS, *PAPERS),
     "fig2a": (*COMMON, "share", *OURS),
     "fig2b": (*COMMON, "share", *OURS),
     "fig2c": (*COMMON, "n", "output error", "its ±", "test error, %", "±"),
 }
 """Columns, by the kind of exhibit."""
 
-LEGEND = (
-    "n runs that differ in their seeds; labels: whether labels of the calibration images had an influence; "
-    "change: accuracy on the test images, after minus before, in percentage points; ±: standard error of the "
-    "mean over the runs."
+_ROWS = (
+    "origin: the paper's method, with its name there; a variant of one, in another published form or with "
+    "another training; or ours; n runs that differ in their seeds; "
 )
+
+_CHANGE = (
+    "labels: whether labels of the calibration images had an influence; change: accuracy on the test images, "
+    "after minus before, in percentage points; ±: standard error of the mean over the runs, 0 where the seed "
+    "has no influence."
+)
+
+LEGENDS = {
+    "table": _ROWS + _CHANGE,
+    "fig2a": f"{_ROWS}share: of the training images; {_CHANGE}",
+    "fig2b": f"{_ROWS}share: of the training images; {_CHANGE}",
+    "fig2c": f"{_ROWS}output error: squared difference from the outputs of the network before, relative to "
+    "their squared norm, on the test images; ±: standard error of the mean over the runs.",
+}
+"""What the columns mean, by the kind of exhibit."""
 
 _PARTS = ("mean", "sd", "se")
 
@@ -56,13 +74,17 @@ CSV_FIELDS = (
     "labels_used",
     *(
         f"{name}_{part}"
-        for name in ("before", "after", "change", "change_top5", "output_error", "seconds")
+        for name in (
+            *(f"{name}{guesses}" for guesses in ("", "_top5") for name in ("before", "after", "change")),
+            *("output_error", "seconds"),
+        )
         for part in _PARTS
     ),
     "steps",
     "epochs",
     "image_passes",
     "mean_levels",
+    "train_images",
     "test_images",
     "layers_skipped",
     "paper_bits",
@@ -91,7 +113,7 @@ def table_of(
     entries : sequence of Entry
         Its entries.
     totals : mapping of str to int, optional
-        Training images by network, for the column of shares.
+        Training images by network, for the column of shares; of other networks what the runs tell.
 
     Returns
     -------
@@ -101,7 +123,8 @@ def table_of(
         Of tables all entries, with the paper's numbers where nothing was run; of figures those with runs.
     """
     kind = kind_of(exhibit)
-    headings = HEADINGS[kind]
+    printed = any(entry.paper for entry in entries)
+    headings = tuple(name for name in HEADINGS[kind] if printed or name not in PAPERS)
     done = [entry for entry in entries if entry.n]
     several = len({entry.cell for entry in done}) < len(done)
     rows = []
@@ -144,12 +167,14 @@ def points_of(entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
 
 
 def correlations(entries: Sequence[Entry]) -> dict[str, RankCorrelation]:
-    """The rank correlation of output and test error, by network."""
+    """The rank correlation of output and test error, by network; an entry's runs are drawn together."""
     found = {}
     for network in dict.fromkeys(entry.cell.network for entry in entries):
-        x, y = points_of([entry for entry in entries if entry.cell.network == network])
+        points = [points_of([entry]) for entry in entries if entry.cell.network == network]
+        x, y = ([value for one in points for value in one[axis]] for axis in (0, 1))
+        groups = [number for number, one in enumerate(points) for _ in one[0]]
         if len(x) > 1:
-            found[network] = rank_correlation(x, y, np.random.default_rng(0))
+            found[network] = rank_correlation(x, y, np.random.default_rng(0), groups=groups)
     return found
 
 
@@ -158,26 +183,75 @@ def correlation_words(found: RankCorrelation) -> str:
 
     Examples
     --------
-    >>> correlation_words(RankCorrelation(value=0.9, low=0.8, high=0.95, confidence=0.95, n=8, resamples=10))
+    >>> from dataclasses import replace
+    >>> one = RankCorrelation(value=0.9, low=0.8, high=0.95, confidence=0.95, n=8, groups=8, resamples=10)
+    >>> correlation_words(one)
     'Spearman rank correlation 0.900, 95 % bootstrap interval 0.800 to 0.950, 8 runs'
+    >>> correlation_words(replace(one, groups=4)).partition("0.950, ")[2]
+    '8 runs of 4 settings, drawn by settings'
     """
     if math.isnan(found.value):
         return f"no rank correlation: one of the errors is the same in all {found.n} runs"
+    runs = f"{found.n} runs"
+    if found.groups < found.n:
+        runs += f" of {found.groups} settings, drawn by settings"
     return (
         f"Spearman rank correlation {found.value:.3f}, {100 * found.confidence:.0f} % bootstrap interval "
-        f"{found.low:.3f} to {found.high:.3f}, {found.n} runs"
+        f"{found.low:.3f} to {found.high:.3f}, {runs}"
     )
 
 
 def lines_of(exhibit: str, entries: Sequence[Entry]) -> list[str]:
-    """What is said below a table: correlations, the paper's words on a figure, what is missing."""
+    """What is said below a table: where its numbers come from, correlations, what is missing."""
     lines = []
     if exhibit == "fig2c":
         lines += [f"{network}: {correlation_words(one)}." for network, one in correlations(entries).items()]
+    if any(entry.paper for entry in entries):
+        runs = paper().runs
+        lines.append(
+            f"The paper's numbers are means of {runs} runs, its own networks; it gives no deviation."
+        )
+    strange = [
+        name
+        for name in dict.fromkeys(entry.cell.network for entry in entries)
+        if name not in networks_of(exhibit)
+    ]
+    if strange:
+        lines.append(f"Not among the networks that the paper has here: {', '.join(strange)}.")
     figure = next((one for one in paper().figures if one.name == exhibit), None)
     if figure is not None:
         lines.append(f"The paper prints no number; it says: “{figure.says}”")
-    return [*lines, *notes_of(entries)]
+    return [*lines, *settings_lines(entries), *notes_of(entries)]
+
+
+def settings_lines(entries: Sequence[Entry], most: int = 4) -> list[str]:
+    """How entries of one cell differ, a line an entry, with the `most` first of the settings that differ."""
+    lines: dict[str, None] = {}
+    cells: dict[Any, list[Entry]] = {}
+    for entry in entries:
+        if entry.runs:
+            cells.setdefault(entry.cell, []).append(entry)
+    for own in cells.values():
+        flat = [dict(_flat(entry.runs[0].identity)) for entry in own]
+        names = dict.fromkeys(name for one in flat for name in one)
+        differ = [
+            name for name in names if len({one.get(name) for one in flat}) > 1 and name != "request.seed"
+        ]
+        for entry, one in zip(own, flat, strict=True) if len(own) > 1 else ():
+            words = [f"{name} = {one.get(name, 'nothing')}" for name in differ[:most]]
+            more = f" and {len(differ) - most} more" if len(differ) > most else ""
+            lines[f"settings {entry.group}: {', '.join(words)}{more}"] = None
+    return list(lines)
+
+
+def _flat(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    # Nested settings as names with dots, and words; of a hash what tells it from others.
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _flat(value, f"{name}.{key}" if name else str(key))
+    else:
+        text = str(values)
+        yield name, text[:8] if len(text) == 64 else text
 
 
 def markdown_of(exhibit: str, entries: Sequence[Entry], totals: Mapping[str, int] | None = None) -> str:
@@ -185,7 +259,9 @@ def markdown_of(exhibit: str, entries: Sequence[Entry], totals: Mapping[str, int
     headings, rows = table_of(exhibit, entries, totals)
     body = markdown_table(headings, rows) if rows else "No run is there."
     below = "\n".join(f"- {line}" for line in lines_of(exhibit, entries))
-    return "\n\n".join(part for part in (f"**{TITLES[exhibit]}**", body, LEGEND, below) if part)
+    return "\n\n".join(
+        part for part in (f"**{TITLES[exhibit]}**", body, LEGENDS[kind_of(exhibit)], below) if part
+    )
 
 
 def csv_of(exhibit: str, entries: Sequence[Entry]) -> str:
@@ -213,6 +289,7 @@ def json_of(exhibit: str, entries: Sequence[Entry]) -> dict[str, Any]:
 def _entry_json(entry: Entry) -> dict[str, Any]:
     return {
         **plain(entry.cell),
+        "origin": entry.origin,
         "n": entry.n,
         "settings": entry.group,
         "labels_used": entry.labels_used,
@@ -229,26 +306,30 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
 def _cells(entry: Entry, kind: str, totals: Mapping[str, int]) -> dict[str, str]:
     cell, values, printed = entry.cell, entry.values, entry.paper
     amount = cell.images
-    share = ""
-    if isinstance(amount, int) and cell.network in totals:
-        share = f"{100 * amount / totals[cell.network]:.2g} %"
+    total = totals.get(cell.network) or entry.facts.get("train_total")
+    share = f"{100 * amount / total:.2g} %" if isinstance(amount, int) and total else ""
+    both = printed is not None and len(printed.change) > 1 and "change_top5" in values
+
+    def number(name: str, write: Callable[[Mean | None], str]) -> str:
+        # Top-1, and top-5 behind it where the paper has both.
+        return write(values.get(name)) + (f"/{write(values[f'{name}_top5'])}" if both else "")
+
     cells = {
         "network": cell.network + (" (ends kept)" if cell.keep_ends else ""),
         "method": cell.method,
+        "origin": entry.origin,
         "levels": str(cell.levels),
         "images": "" if amount is None else str(amount) if isinstance(amount, int) else f"{100 * amount:g} %",
         "share": share,
         "n": str(entry.n) if entry.n else "",
         "labels": {None: "", True: "yes", False: "no"}[entry.labels_used],
-        "before, %": _number(values.get("before")),
-        "after, %": _number(values.get("after")),
-        "change": _number(values.get("change"), sign=True),
-        "±": _error(values.get("change")),
+        "before, %": number("before", _number),
+        "after, %": number("after", _number),
+        "change": number("change", _signed),
+        "±": number("change", _error),
         "paper: before, %": "/".join(f"{one:.2f}" for one in printed.full) if printed else "",
         "paper: change": _paper_change(printed) if printed else "",
     }
-    if printed and len(printed.change) > 1 and "change_top5" in values:
-        cells["change"] += "/" + _number(values["change_top5"], sign=True)
     if kind == "fig2c":
         after = values.get("after")
         cells["output error"] = _number(values.get("output_error"), digits=4)
@@ -257,8 +338,12 @@ def _cells(entry: Entry, kind: str, totals: Mapping[str, int]) -> dict[str, str]
     return cells
 
 
-def _number(value: Mean | None, digits: int = 2, *, sign: bool = False) -> str:
-    return "" if value is None else f"{value.mean:{'+' if sign else ''}.{digits}f}"
+def _signed(value: Mean | None) -> str:
+    return "" if value is None else f"{value.mean:+.2f}"
+
+
+def _number(value: Mean | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value.mean:.{digits}f}"
 
 
 def _error(value: Mean | None, digits: int = 2) -> str:
@@ -274,12 +359,14 @@ def _record(exhibit: str, entry: Entry) -> dict[str, Any]:
     cell, printed = entry.cell, entry.paper
     record: dict[str, Any] = {
         "exhibit": exhibit,
-        **{name: getattr(cell, name) for name in (*COMMON, "keep_ends")},
+        **plain(cell),
+        "origin": entry.origin,
         "settings": entry.group,
         "n": entry.n,
         "seeds": " ".join(str(row.run.seed) for row in entry.runs),
         "labels_used": entry.labels_used,
         **{name: entry.facts.get(name) for name in ("steps", "epochs", "image_passes", "mean_levels")},
+        "train_images": entry.facts.get("train_total"),
         "test_images": entry.facts.get("total"),
         "layers_skipped": " ".join(entry.facts.get("skipped") or ()),
         "notes": "; ".join(entry.notes),
