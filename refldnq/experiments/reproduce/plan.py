@@ -37,7 +37,6 @@ ALSO = {
     f"vq-exact{RETRAIN}": "VQ",
     f"ldnq{RETRAIN}": "L-DNQ",
     f"ldnq-{RETRAIN}": "L-DNQ⁻",
-    "ldnq-minus": "L-DNQ⁻",
     AFFINE: "DQ",
 }
 """Variants that are shown beside the same number of the paper."""
