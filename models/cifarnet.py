@@ -1,9 +1,10 @@
 """CIFARNet, (2x128C3)-MP2-(2x256C3)-MP2-(2x512C3)-MP2-(2x1024FC)-10SVM ([LDNQ] footnote 3).
 
 The network of BinaryConnect (Courbariaux et al. 2015, section 3.3) and of the baseline LAT (Hou & Kwok 2018),
-trained with the squared hinge loss (`refldnq.loss.squared_hinge`) of an L2-SVM. Both use batch normalization,
-which the footnote does not name; their code has it between pooling and ReLU, the notation used here, "C3 is a
-3x3 ReLU convolution layer", puts the pooling last. The two differ where a scale is negative.
+trained with the squared hinge loss (`refldnq.loss.squared_hinge`) of an L2-SVM: the network's `loss`. Both
+use batch normalization, which the footnote does not name; their code has it between pooling and ReLU, the
+notation used here, "C3 is a 3x3 ReLU convolution layer", puts the pooling last. The two differ where a scale
+is negative.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def cifarnet(
     Returns
     -------
     Network
-        Input (3, 32, 32), output 10 margins; layers ``conv1`` to ``conv6``, ``fc1``, ``fc2``, ``svm``.
+        Input (3, 32, 32), output 10 margins, the squared hinge as their loss; layers ``conv1`` to ``conv6``,
+        ``fc1``, ``fc2``, ``svm``.
 
     Raises
     ------
@@ -83,4 +85,4 @@ def cifarnet(
         y = put(f"relu{6 + index}", ReLU(), y)
         features = hidden
     put("svm", Linear(hidden, CLASSES), y)
-    return graph.network(rng, (3, 32, 32), dtype)
+    return graph.network(rng, (3, 32, 32), dtype, loss="squared_hinge")

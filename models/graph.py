@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from refldnq._typing import Shape
 from refldnq.layers.base import Layer
+from refldnq.loss import LossName
 from refldnq.models.initial import initial_params
 from refldnq.network import Network, Node
 
@@ -33,7 +34,11 @@ class Graph:
         return name
 
     def network(
-        self, rng: np.random.Generator, input_shape: Shape, dtype: npt.DTypeLike = np.float64
+        self,
+        rng: np.random.Generator,
+        input_shape: Shape,
+        dtype: npt.DTypeLike = np.float64,
+        loss: LossName = "cross_entropy",
     ) -> Network:
         """The network with arrays as in `initial_params`."""
-        return Network(tuple(self.nodes), initial_params(self.nodes, rng, dtype), input_shape)
+        return Network(tuple(self.nodes), initial_params(self.nodes, rng, dtype), input_shape, loss)

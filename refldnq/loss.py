@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 
 from refldnq._checks import check_number, check_shape
 from refldnq._typing import Array, Int64Array
+
+LossName = Literal["cross_entropy", "squared_hinge"]
+"""A loss of labels, by its name in `LOSSES`."""
 
 
 def output_error(y: Array, target: Array) -> tuple[float, Array]:
@@ -191,11 +195,11 @@ def squared_hinge(y: Array, labels: Int64Array) -> tuple[float, Array]:
     return value, signs * short * y.dtype.type(-2.0 / max(1, n))
 
 
-LOSSES: Mapping[str, Callable[[Array, Int64Array], tuple[float, Array]]] = {
+LOSSES: Mapping[LossName, Callable[[Array, Int64Array], tuple[float, Array]]] = {
     "cross_entropy": cross_entropy,
     "squared_hinge": squared_hinge,
 }
-"""Losses of labels, by the names that settings know."""
+"""Losses of labels, by the names that networks and settings know."""
 
 
 def _check_labels(y: Array, labels: Int64Array) -> int:

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refldnq._checks import check_finite, check_float, check_integer
+from refldnq._checks import check_choice, check_finite, check_float, check_integer
 from refldnq._typing import Array, NetworkParams, Params, Shape
 from refldnq.layers.base import Layer, LinearMap, Mode, Tape
+from refldnq.loss import LOSSES, LossName
 
 INPUT = "input"
 """Name under which nodes refer to the network's input."""
@@ -62,12 +63,15 @@ class Network:
         For each node that owns arrays, the arrays by name, float32 or float64, one type in the whole network.
     input_shape : tuple of int
         Shape of one input, without the batch axis.
+    loss : {'cross_entropy', 'squared_hinge'}, optional
+        What the output means to labels: logits, or margins of one classifier for every class. Whatever trains
+        the network with labels minimizes this.
 
     Raises
     ------
     ValueError
         If names repeat, an input is unknown, a node does not lead to the last one, layers do not fit
-        together, or an array is missing, superfluous, misshapen or not finite.
+        together, an array is missing, superfluous, misshapen or not finite, or there is no such loss.
     TypeError
         If an array is not float32 or float64, or types differ.
 
@@ -84,8 +88,10 @@ class Network:
     nodes: tuple[Node, ...]
     params: NetworkParams = field(repr=False)
     input_shape: Shape
+    loss: LossName = "cross_entropy"
 
     def __post_init__(self) -> None:
+        check_choice("loss", self.loss, tuple(LOSSES))
         if not self.nodes:
             raise ValueError("`nodes` must hold at least one node, got none.")
         known = {INPUT}
@@ -120,7 +126,8 @@ class Network:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Read-only views cannot be pickled; the arrays they show can.
-        return Network, (self.nodes, {name: dict(own) for name, own in self.params.items()}, self.input_shape)
+        params = {name: dict(own) for name, own in self.params.items()}
+        return Network, (self.nodes, params, self.input_shape, self.loss)
 
     def _check_params(self) -> None:
         owners = {node.name: node.layer.parameter_shapes() for node in self.nodes}

@@ -6,7 +6,7 @@ The second is step 6 of Algorithm 1. Both are the same loop; they differ in whic
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from refldnq._typing import Array, Int64Array
 from refldnq.data.augment import augment
 from refldnq.data.sampling import shuffled_batches
 from refldnq.layers import Dropout
-from refldnq.loss import LOSSES
+from refldnq.loss import LOSSES, LossName
 from refldnq.network import INPUT, Network
 from refldnq.optim import learning_rate, optimizer_from
 
@@ -46,8 +46,9 @@ class TrainSettings:
         Zeros added on each side before a random crop to the old size, in pixels; 0 means none.
     flip : bool, optional
         Whether half of the images are mirrored left to right. Off: a mirrored digit is not a digit.
-    loss : {'cross_entropy', 'squared_hinge'}, optional
-        What is minimized: the cross-entropy under softmax, or an L2-SVM's loss, as in CIFARNet.
+    loss : {'cross_entropy', 'squared_hinge'} or None, optional
+        What is minimized: the cross-entropy under softmax, or an L2-SVM's loss, as in CIFARNet. None means
+        the network's own; another one becomes its own.
 
     Raises
     ------
@@ -73,7 +74,7 @@ class TrainSettings:
     statistics: Literal["batch", "running"] = "batch"
     crop: int = 1
     flip: bool = False
-    loss: Literal["cross_entropy", "squared_hinge"] = "cross_entropy"
+    loss: LossName | None = None
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, at_least=1)
@@ -85,7 +86,8 @@ class TrainSettings:
         object.__setattr__(self, "weight_decay", check_number("weight_decay", self.weight_decay, at_least=0))
         check_choice("statistics", self.statistics, ("batch", "running"))
         check_integer("crop", self.crop, at_least=0)
-        check_choice("loss", self.loss, tuple(LOSSES))
+        if self.loss is not None:
+            check_choice("loss", self.loss, tuple(LOSSES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def train(
     Parameters
     ----------
     network : Network
-        Where to start; its output is logits (n, k). It stays as it is.
+        Where to start; its output is logits or margins (n, k). It stays as it is.
     images : Array, shape (n, *input_shape)
         Preprocessed inputs of the network's type.
     labels : Array, shape (n,), int64
@@ -284,6 +286,7 @@ def _fit(
     on_epoch: Callable[[Epoch], None] | None,
 ) -> TrainResult:
     count = check_labelled(network, images, labels)
+    network = replace(network, loss=settings.loss or network.loss)
     mode: Literal["train", "eval"] = "train" if settings.statistics == "batch" else "eval"
     batches = -(-count // settings.batch_size)
     end, last = len(network.nodes), network.nodes[-1].name
@@ -301,7 +304,7 @@ def _fit(
             params = {**network.params, **dropout_masks(network, batch.size, rng)}
             with np.errstate(over="ignore", invalid="ignore"):  # divergence is reported below, once
                 run = network.record({INPUT: x}, 0, end, mode=mode, params=params)
-                value, dy = LOSSES[settings.loss](run.live[last], labels[batch])
+                value, dy = LOSSES[network.loss](run.live[last], labels[batch])
             if not np.isfinite(value):
                 raise ValueError(
                     f"`learning_rate` must be small enough for training to converge, got "
@@ -318,6 +321,30 @@ def _fit(
         if on_epoch is not None:
             on_epoch(history[-1])
     return TrainResult(network, tuple(history))
+
+
+def check_images(network: Network, images: Array) -> int:
+    """The number of images, refusing those that do not fit the network.
+
+    Parameters
+    ----------
+    network : Network
+        What will see the images.
+    images : Array, shape (n, *input_shape)
+        Preprocessed inputs of the network's type.
+
+    Raises
+    ------
+    ValueError
+        If the shape does not fit, there is no image, or an entry is not finite.
+    TypeError
+        If the images' type is not the network's.
+    """
+    check_finite("images", check_float("images", images))
+    check_shape("images", images, (None, *network.input_shape))
+    if images.dtype != network.dtype:
+        raise TypeError(f"`images` must have the network's type {network.dtype}, got {images.dtype}.")
+    return check_integer("n", images.shape[0], at_least=1)
 
 
 def check_labelled(network: Network, images: Array, labels: Int64Array) -> int:
@@ -339,11 +366,7 @@ def check_labelled(network: Network, images: Array, labels: Int64Array) -> int:
     TypeError
         If the images' type is not the network's, or the labels are not integers.
     """
-    check_finite("images", check_float("images", images))
-    check_shape("images", images, (None, *network.input_shape))
-    if images.dtype != network.dtype:
-        raise TypeError(f"`images` must have the network's type {network.dtype}, got {images.dtype}.")
-    count = check_integer("n", images.shape[0], at_least=1)
+    count = check_images(network, images)
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"`labels` must be integers, got {labels.dtype}.")
     check_shape("labels", labels, (count,))

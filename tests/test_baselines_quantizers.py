@@ -104,6 +104,10 @@ def test_lata_never_rises_from_pass_to_pass(w: Array, seed: int) -> None:
 def test_lata_starts_at_seven_tenths_of_the_mean() -> None:
     w = np.array([1.0, 0.75, 0.2, 0.05])  # mean 0.5: the first codes are 1, 1, 0, 0
     assert lat.lata(w, np.ones(4), passes=1)[0] == 0.875
+    # Just beyond 0.7 times the mean, just below it, and at it: not beyond.
+    near = np.array([20.0, 7.0 + 2.0**-9, 7.0 - 2.0**-9, 6.0])  # mean 10
+    assert lat.lata(near, np.ones(4), passes=1)[0] == 13.5 + 2.0**-10
+    assert lat.lata(np.array([20.0, 7.0, 7.0, 6.0]), np.ones(4), passes=1)[0] == 20.0
     alpha, b = lat.lata(np.zeros(3), np.ones(3))
     assert alpha == 0 and not b.any()
 

@@ -176,11 +176,11 @@ def test_updates_retraining_and_ends(tmp_path: Path) -> None:
     ]
     retrained, best = (jobs.work_on(jobs.Task(run=run, identity={}, sources=sources)) for run in runs)
     assert retrained.result is not None and best.result is not None
-    # Two of three layers are followed by an update of 60 epochs in 2 batches; then 10 epochs with labels.
+    # Two of three layers are followed by an update of 60 epochs in 2 batches; then 40 epochs with labels.
     assert retrained.result["labels_used"] is True
-    assert retrained.result["epochs"] == 2 * 60 + 10
-    assert retrained.result["steps"] == 2 * 60 * 2 + 10
-    assert retrained.result["image_passes"] == 30 * (2 * 60 + 10)
+    assert retrained.result["epochs"] == 2 * 60 + 40
+    assert retrained.result["steps"] == 2 * 60 * 2 + 40
+    assert retrained.result["image_passes"] == 30 * (2 * 60 + 40)
     assert best.result["labels_used"] is False
     assert best.result["skipped"] == ["fc1", "fc3"]
     assert [(layer["name"], layer["levels"]) for layer in best.result["layers"]] == [("fc2", 5)]
@@ -374,6 +374,49 @@ def test_the_schedule_is_part_of_what_a_run_is() -> None:
     assert methods.settings_of(replace(run, method="ttq-twn"), prepared)["settings"]["init"] == "twn"
     assert methods.settings_of(replace(run, method="vq"), prepared)["schedule"] is None
     assert methods.settings_of(replace(run, method="vq+retrain"), prepared)["schedule"] is not None
+
+
+def test_every_retraining_has_one_schedule() -> None:
+    """Step 6 behind Algorithm 1 and the fine-tuning of DQ and VQ: as long, as fast, on the same images."""
+    prepared = prepare(Sources(ZOO), "mlp-digits")
+    run = PlannedRun("mlp-digits", "dq+retrain", 3, 40, 0)
+    fine_tuning = methods.settings_of(run, prepared)["schedule"]
+    assert methods.settings_of(replace(run, method="vq+retrain"), prepared)["schedule"] == fine_tuning
+    for method in ("ldnq+retrain", "ldnq-+retrain", "best+retrain"):
+        step = methods.settings_of(replace(run, method=method), prepared)["request"]["fine_tune"]
+        for name in ("epochs", "batch_size", "learning_rate", "optimizer", "weight_decay", "crop", "flip"):
+            assert step[name] == fine_tuning[name], (method, name)
+        assert (step["schedule"], step["loss"]) == (fine_tuning["decay"], None)
+
+
+def test_a_loss_that_is_not_the_usual_one_makes_another_run() -> None:
+    prepared = prepare(Sources(ZOO), "mlp-digits")
+    hinge = replace(
+        prepared, model=replace(prepared.model, network=replace(prepared.model.network, loss="squared_hinge"))
+    )
+    for method in ("ttq", "ldnq+retrain"):
+        run = PlannedRun("mlp-digits", method, 3, 40, 0)
+        assert "loss" not in methods.settings_of(run, prepared)
+        assert methods.settings_of(run, hinge)["loss"] == "squared_hinge"
+
+
+def test_ldnq_minus_is_one_method_under_one_name() -> None:
+    """The row of the tables and the baseline give the same bits; no second name is left."""
+    from refldnq.baselines import BASELINES
+
+    assert "ldnq-" in BASELINES and list(known_methods()).count("ldnq-") == 1
+    assert methods.why_not("ldnq-minus") is not None
+    prepared = prepare(Sources(ZOO), "mlp-digits")
+    request = QuantizeRequest(settings=LdnqSettings(update=None), images=60, seed=4)
+    row = quantize_model(prepared.model, prepared.train, request)
+    indices = calibration_indices(prepared.train, request)
+    assert prepared.model.preprocess is not None
+    images = prepared.model.preprocess(prepared.train.pixels(indices, None), np.dtype(np.float32))
+    rng = np.random.default_rng(4).spawn(2)[1]
+    found = BASELINES["ldnq-"].run(prepared.model.network, images, None, levels=3, rng=rng)
+    for name, own in row.model.network.params.items():
+        for key, array in own.items():
+            assert array.tobytes() == found.network.params[name][key].tobytes(), (name, key)
 
 
 # ------------------------------------------------------------------ what is missing

@@ -66,25 +66,26 @@ class Runner(Protocol):
     rng : numpy.random.Generator
         All randomness.
     schedule : {'scaled', 'published'} or Schedule, optional
-        How the method trains; another `Schedule` takes the place of both.
+        How the method trains; another `Schedule` takes the place of both. Of a method that computes, how it
+        is retrained: both names mean `refldnq.baselines.retrain.RETRAIN`.
     layers : tuple of str, optional
         What is quantized; None means every convolution and linear layer.
     retrain : bool, optional
         Whether quantization is followed by training with labels of what it left free (step 6 of Algorithm 1;
         for vector and direct quantization of the values too).
     on_epoch : callable, optional
-        Called with the state after every epoch.
+        Called with the state after every epoch, and after every layer that is computed.
     state : LoopState, optional
         A state that `on_epoch` was given in a run with the same arguments; the run goes on there, and ends
-        with the same bits. The state of `rng` is set to the one it had.
+        with the same bits. The state of `rng` is set to the one it had. States of other runs are refused.
     settings : object, optional
         The method's own settings in place of its defaults.
 
     Raises
     ------
     ValueError
-        If `levels` is not among the method's, labels are needed and missing, the images do not fit, or
-        training diverges.
+        If `levels` is not among the method's, labels are needed and missing, the images do not fit, the
+        state is of another run, or training diverges.
     TypeError
         If a type is wrong.
     KeyError

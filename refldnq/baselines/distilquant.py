@@ -16,7 +16,7 @@ from refldnq._typing import Array, Float64Array, Int64Array, NetworkParams
 from refldnq.baselines.base import check_levels
 from refldnq.baselines.loop import Method, Quantized
 from refldnq.baselines.schedule import Schedule
-from refldnq.loss import cross_entropy, distillation
+from refldnq.loss import LOSSES, LossName, distillation
 from refldnq.network import Network
 from refldnq.optim import Tree
 
@@ -60,7 +60,8 @@ class DistilQuantSettings:
     temperature : float, optional
         T. [code]
     share : float, optional
-        Weight of the teacher, 1 - share that of the labels. [code]
+        Weight of the teacher, 1 - share that of the labels. [code] With 1 labels have no influence and need
+        not be given.
     mean : {'elements', 'images'}, optional
         What the divergence from the teacher is averaged over: images and classes, as the original does
         [code], or images alone, as the formula says; a factor of the number of classes.
@@ -157,7 +158,11 @@ def quantize(w: Array, levels: int, bucket: int = 256) -> Array:
 
 
 def loss(
-    output: Array, teacher: Array, labels: Int64Array, settings: DistilQuantSettings
+    output: Array,
+    teacher: Array,
+    labels: Int64Array | None,
+    settings: DistilQuantSettings,
+    supervised: LossName = "cross_entropy",
 ) -> tuple[float, Array]:
     r"""The loss :math:`0.7\,T^2\,\mathrm{KL}(teacher\|student)+0.3\,\mathrm{CE}` and its gradient.
 
@@ -165,10 +170,12 @@ def loss(
     ----------
     output, teacher : Array, shape (n, k)
         Logits.
-    labels : Array, shape (n,), int64
-        Class indices.
+    labels : Array, shape (n,), int64, or None
+        Class indices; not looked at if the teacher's share is 1.
     settings : DistilQuantSettings
         T, the share and what the divergence is averaged over.
+    supervised : {'cross_entropy', 'squared_hinge'}, optional
+        The loss of the labels, CE above.
 
     Returns
     -------
@@ -176,12 +183,21 @@ def loss(
         The loss.
     dy : Array, shape (n, k)
         Its gradient with respect to `output`.
+
+    Raises
+    ------
+    ValueError
+        If labels have a share and are missing.
     """
     divergence, dkl = distillation(output, teacher, temperature=settings.temperature)
-    entropy, dce = cross_entropy(output, labels)
     share = settings.share / (output.shape[1] if settings.mean == "elements" else 1)
     kind, rest = output.dtype.type, 1.0 - settings.share
-    return share * divergence + rest * entropy, kind(share) * dkl + kind(rest) * dce
+    if rest == 0:
+        return share * divergence, kind(share) * dkl
+    if labels is None:
+        raise ValueError(f"`labels` must be given if the teacher's share is {settings.share}, got None.")
+    own, down = LOSSES[supervised](output, labels)
+    return share * divergence + rest * own, kind(share) * dkl + kind(rest) * down
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,11 +207,17 @@ class DistilQuant(Method):
     Notes
     -----
     The released code rounds every parameter, biases and batch normalization too, and may leave out the first
-    and the last; here weights of convolutions and linear layers are rounded, as by every other method.
+    and the last; here weights of convolutions and linear layers are rounded, as by every other method. The
+    labels' part of its loss is the cross-entropy; here it is the network's own, of which that is the usual.
     """
 
     settings: DistilQuantSettings
     levels: int
+
+    @property
+    def labels_used(self) -> bool:
+        """Not if all that counts is the teacher."""
+        return self.settings.share < 1
 
     def place(self, latent: Tree, memory: Tree) -> NetworkParams:
         """The rounded weights."""
@@ -204,9 +226,9 @@ class DistilQuant(Method):
             placed[name]["weight"] = quantize(latent[name]["weight"], self.levels, self.settings.bucket)
         return placed
 
-    def loss(self, output: Array, x: Array, labels: Int64Array) -> tuple[float, Array]:
+    def loss(self, output: Array, x: Array, labels: Int64Array | None) -> tuple[float, Array]:
         """See the function of that name; the teacher sees the same version of the images."""
-        return _loss(output, self.network.forward(x), labels, self.settings)
+        return _loss(output, self.network.forward(x), labels, self.settings, self.network.loss)
 
     def finish(self, latent: Tree, memory: Tree) -> Quantized:
         """The rounded weights; every bucket has values of its own, so there are no codes."""

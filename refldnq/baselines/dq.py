@@ -9,6 +9,7 @@ The first and the last are the solver `refldnq.solvers.direct`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +18,8 @@ import numpy as np
 from refldnq._checks import check_choice, check_finite, check_float
 from refldnq._typing import Array
 from refldnq.baselines.base import check_levels
-from refldnq.baselines.codes import mean_over_weights, packed, place_codes
-from refldnq.baselines.loop import Quantized
+from refldnq.baselines.codes import packed, place_codes
+from refldnq.baselines.loop import LayerDone, LoopState
 from refldnq.codebook import powers_of_two
 from refldnq.model import QuantizedWeight
 from refldnq.network import Network
@@ -135,8 +136,10 @@ def quantize_network(
     levels: int,
     images: Array,
     rng: np.random.Generator,
-    settings: DqSettings | None = None,
-) -> Quantized:
+    settings: DqSettings | None,
+    state: LoopState,
+    tell: Callable[[LayerDone], None],
+) -> None:
     """DQ of every layer; a retraining moves the scales.
 
     Parameters
@@ -151,8 +154,12 @@ def quantize_network(
         Not used.
     rng : numpy.random.Generator
         Not used.
-    settings : DqSettings, optional
+    settings : DqSettings or None
         How.
+    state : LoopState
+        What is done already.
+    tell : callable
+        Called after every layer.
 
     Raises
     ------
@@ -161,9 +168,6 @@ def quantize_network(
     """
     chosen = settings or DqSettings()
     check_levels(levels, range(2, 129) if chosen.variant == "affine" else range(3, 16, 2), "DQ")
-    codes = {
-        name: encode(packed(network, name, network.params[name]["weight"]), levels, chosen.variant)
-        for name in layers
-    }
-    used = {name: float(levels) for name in codes}
-    return Quantized(place_codes(network, codes), codes, mean_over_weights(network, used))
+    for name in layers[state.epoch :]:
+        code = encode(packed(network, name, network.params[name]["weight"]), levels, chosen.variant)
+        tell(LayerDone(name, place_codes(network, {name: code}), code, float(levels), len(layers)))

@@ -1,8 +1,20 @@
-"""ExNN, extremely low bit neural networks by ADMM (Leng, Li, Zhu and Jin 2017). [memory], re-derived.
+r"""ExNN, extremely low bit neural networks by ADMM (Leng, Li, Zhu and Jin 2017). [memory], re-derived.
 
-The training loss is minimized under W = G with G in Ω: W by extragradient steps on minibatches, G by the
-projection, the dual by the difference. No code was published; penalty, rates and the interval between dual
-steps are not verified.
+The training loss f is minimized under W = G with G in Ω, through the augmented Lagrangian with the scaled
+dual λ (Boyd et al. 2011, "Distributed Optimization and Statistical Learning via ADMM", section 3.1.1)
+
+.. math:: L_\rho(W, G, \lambda) = f(W) + I_\Omega(G) + \frac\rho2\|W - G + \lambda\|^2
+    - \frac\rho2\|\lambda\|^2.
+
+Its penalty is the third term: ρ weighs W = G, and its gradient in W is ρ(W - G + λ). W moves by extragradient
+steps on minibatches (Korpelevich 1976), G is the projection of W + λ, and λ grows by W - G. No code was
+published; ρ, the rates and the interval between dual steps are not verified.
+
+The schedule's L2 penalty ω is another one, of training in general: it is no part of L_ρ and acts on the
+corrector's step alone, at W. With the schedule's rate η, β_p = η `predictor` and β_c = η `corrector`,
+
+.. math:: W_p = W - \beta_p\, g(W), \qquad W \leftarrow W - \beta_c\, g(W_p) - \eta\omega W, \qquad
+    g(W) = \partial f/\partial W + \rho(W - G + \lambda).
 """
 
 from __future__ import annotations
@@ -62,8 +74,9 @@ class ExnnSettings:
     Parameters
     ----------
     rho : float, optional
-        ρ, weight of W = G; chosen here: after 8 epochs on 500 images a ResNet-20 had 65.9 % of 2,000 held-out
-        training images right, 60.1 % with 5; after 4 epochs 10.9 % with 0.5.
+        ρ, weight of W = G in the penalty ρ/2 ‖W - G + λ‖²; chosen here: after 8 epochs on 500 images a
+        ResNet-20 had 65.9 % of 2,000 held-out training images right, 60.1 % with 5; after 4 epochs 10.9 %
+        with 0.5.
     predictor, corrector : float, optional
         β_p and β_c over the rate of the schedule.
     every : int or None, optional
@@ -90,7 +103,7 @@ class ExnnSettings:
 
 
 def penalty_gradient(w: Array, G: Array, lam: Array, rho: float) -> Array:
-    r"""The gradient of :math:`\frac\rho2\|W-G+\lambda\|^2`, ρ(W - G + λ).
+    r"""The gradient in W of the penalty :math:`\frac\rho2\|W-G+\lambda\|^2`, ρ(W - G + λ).
 
     Parameters
     ----------
@@ -98,6 +111,11 @@ def penalty_gradient(w: Array, G: Array, lam: Array, rho: float) -> Array:
         Latent weights, their quantized copy, the scaled dual.
     rho : float
         ρ.
+
+    Notes
+    -----
+    The penalty of ADMM's augmented Lagrangian with a scaled dual: Leng et al. 2017 [memory]; Boyd et al.
+    2011, section 3.1.1.
 
     Examples
     --------

@@ -5,17 +5,36 @@ The Hessian of a layer is still that behind the quantized layers before it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from refldnq._typing import Array
 from refldnq.baselines.base import check_levels
-from refldnq.baselines.codes import mean_over_weights
-from refldnq.baselines.loop import Quantized
+from refldnq.baselines.loop import LayerDone, LoopState
 from refldnq.codebook import powers_of_two
-from refldnq.ldnq import LdnqSettings, ldnq
+from refldnq.ldnq import LdnqSettings, Progress, ldnq
 from refldnq.network import Network
+
+NAME = "ldnq-"
+"""As it is asked for, as a baseline and among the methods of the paper's tables."""
+
+
+def without_update(settings: LdnqSettings) -> LdnqSettings:
+    """What L-DNQ⁻ is: the settings of Algorithm 1, without its step 4.
+
+    Parameters
+    ----------
+    settings : LdnqSettings
+        Of Algorithm 1.
+
+    Examples
+    --------
+    >>> without_update(LdnqSettings()).update is None
+    True
+    """
+    return replace(settings, update=None)
 
 
 def quantize_network(
@@ -24,8 +43,10 @@ def quantize_network(
     levels: int,
     images: Array,
     rng: np.random.Generator,
-    settings: LdnqSettings | None = None,
-) -> Quantized:
+    settings: LdnqSettings | None,
+    state: LoopState,
+    tell: Callable[[LayerDone], None],
+) -> None:
     """L-DNQ⁻ of every layer; `settings` have their codebook, layers and update replaced.
 
     Parameters
@@ -39,9 +60,13 @@ def quantize_network(
     images : Array, shape (n, *input_shape)
         Preprocessed inputs.
     rng : numpy.random.Generator
-        For solvers that draw.
-    settings : LdnqSettings, optional
+        Gives Algorithm 1 its streams; without the update nothing is drawn from them.
+    settings : LdnqSettings or None
         How.
+    state : LoopState
+        What is done already.
+    tell : callable
+        Called after every layer.
 
     Raises
     ------
@@ -50,11 +75,22 @@ def quantize_network(
     """
     check_levels(levels, range(3, 16, 2), "L-DNQ⁻")
     how = replace(
-        settings or LdnqSettings(),
-        update=None,
+        without_update(settings or LdnqSettings()),
         codebook=powers_of_two(levels),
         skip=tuple(name for name in network.weighted if name not in layers),
     )
-    final = ldnq(network, images, how, rng)
-    used = {name: float(levels) for name in layers}
-    return Quantized(final.network.params, final.quantized, mean_over_weights(network, used))
+    done: Progress | None = None
+    if state.epoch:
+        done = Progress(
+            network=network.replace({name: state.params[name] for name in network.params}),
+            quantized=state.quantized,
+            reports=state.reports,
+            total=state.epochs,
+        )
+
+    def on_layer(progress: Progress) -> None:
+        report = progress.reports[-1]
+        code, arrays = progress.quantized[report.name], progress.network.params
+        tell(LayerDone(report.name, arrays, code, float(levels), progress.total, report))
+
+    ldnq(network, images, how, rng, on_layer=on_layer, resume=done)

@@ -2,7 +2,7 @@
 
 Latent arrays -> quantized weights -> forward and backward there -> the method's gradient of the latent arrays
 -> a step of the optimizer -> the method's hook. All that a run remembers leaves it after every epoch, so it
-can go on from there bit for bit.
+can go on from there bit for bit. The loss of labels is the network's own (`refldnq.network.Network.loss`).
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from typing import Any, Literal
 import numpy as np
 
 from refldnq._typing import Array, Int64Array, NetworkParams
+from refldnq.baselines.identity import Identity
 from refldnq.baselines.schedule import Schedule
 from refldnq.data.augment import augment
 from refldnq.data.sampling import shuffled_batches
-from refldnq.loss import cross_entropy
+from refldnq.ldnq import LayerReport
+from refldnq.loss import LOSSES
 from refldnq.model import QuantizedWeight
 from refldnq.network import INPUT, Network
 from refldnq.optim import Optimizer, State, Tree
-from refldnq.train import check_labelled, dropout_masks, learnable
+from refldnq.train import check_images, check_labelled, dropout_masks, learnable
 
-Stage = Literal["train", "retrain"]
+Stage = Literal["quantize", "train", "retrain"]
+"""Weights are computed, layer by layer; or they are trained; what they left free is trained afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,10 @@ class LoopState:
 
     Parameters
     ----------
-    stage : {'train', 'retrain'}
-        Which of the two is under way.
+    stage : {'quantize', 'train', 'retrain'}
+        Which one is under way.
     epoch, epochs : int
-        Epochs of the stage that are done, and that there will be.
+        Epochs of the stage that are done, and that there will be; of the stage ``quantize``, layers.
     steps, images : int
         Steps of the optimizer and image passes, of all stages.
     params : mapping of str to mapping of str to Array
@@ -86,8 +89,14 @@ class LoopState:
         Latent arrays, the method's and the optimizer's memory.
     rng : mapping
         State of the random generator.
+    run : Identity or None
+        The run that the state belongs to; None outside one.
     quantized : mapping of str to QuantizedWeight
-        The codes that a retraining starts with.
+        The codes of the layers that are computed, and those that a retraining starts with.
+    levels : mapping of str to float
+        Of the stage ``quantize``: the values that a weight can take, mean over a layer, by layer computed.
+    reports : tuple of LayerReport
+        Of the stage ``quantize``: what Algorithm 1 says of the layers computed.
     mean_levels : float
         See `refldnq.baselines.base.BaselineResult`; NaN before there are codes.
     history : tuple of EpochRecord
@@ -102,7 +111,10 @@ class LoopState:
     params: NetworkParams
     point: TrainingPoint
     rng: Mapping[str, Any]
+    run: Identity | None = None
     quantized: Mapping[str, QuantizedWeight] = field(default_factory=dict)
+    levels: Mapping[str, float] = field(default_factory=dict)
+    reports: tuple[LayerReport, ...] = ()
     mean_levels: float = float("nan")
     history: tuple[EpochRecord, ...] = ()
 
@@ -127,6 +139,34 @@ class Evaluation:
     output: Array
     gradients: NetworkParams
     statistics: NetworkParams
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDone:
+    """A layer whose quantized weight is computed.
+
+    Parameters
+    ----------
+    name : str
+        The layer.
+    arrays : mapping of str to mapping of str to Array
+        The network's arrays that differ from those before the layer.
+    code : QuantizedWeight or None
+        None if one set of values does not describe the layer.
+    levels : float
+        The values that a weight can take, mean over the layer.
+    total : int
+        How many layers there will be.
+    report : LayerReport, optional
+        Of Algorithm 1.
+    """
+
+    name: str
+    arrays: NetworkParams
+    code: QuantizedWeight | None
+    levels: float
+    total: int
+    report: LayerReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +214,11 @@ class Method(ABC):
         """The first latent arrays and memory; by default every array that gradients move, and nothing."""
         return learnable_arrays(self.network), {}
 
+    @property
+    def labels_used(self) -> bool:
+        """Whether labels have an influence."""
+        return True
+
     @abstractmethod
     def place(self, latent: Tree, memory: Tree) -> NetworkParams:
         """The network's arrays: where the loss and its gradients are taken."""
@@ -201,9 +246,10 @@ class Method(ABC):
         """What happens after step `count` (from 1) of the run, whose epochs have `steps` steps."""
         return point
 
-    def loss(self, output: Array, x: Array, labels: Int64Array) -> tuple[float, Array]:
-        """The loss of a batch and its gradient with respect to the output."""
-        return cross_entropy(output, labels)
+    def loss(self, output: Array, x: Array, labels: Int64Array | None) -> tuple[float, Array]:
+        """The loss of a batch and its gradient with respect to the output; by default the network's own."""
+        assert labels is not None  # `fit` asks for them
+        return LOSSES[self.network.loss](output, labels)
 
     def step(
         self, point: TrainingPoint, rate: float, evaluate: Evaluate, descend: Descend
@@ -252,6 +298,7 @@ def begin(
     rng: np.random.Generator,
     stage: Stage = "train",
     previous: LoopState | None = None,
+    run: Identity | None = None,
 ) -> LoopState:
     """The state before a stage's first epoch.
 
@@ -267,6 +314,8 @@ def begin(
         Which stage.
     previous : LoopState, optional
         The end of the stage before; counts go on from there.
+    run : Identity, optional
+        The run that the stage belongs to.
     """
     latent, memory = method.start()
     return LoopState(
@@ -278,6 +327,7 @@ def begin(
         params=method.network.params,
         point=TrainingPoint(latent, memory, schedule.rule().start(latent)),
         rng=rng.bit_generator.state,
+        run=run,
         quantized={} if previous is None else previous.quantized,
         mean_levels=float("nan") if previous is None else previous.mean_levels,
         history=() if previous is None else previous.history,
@@ -302,7 +352,7 @@ def fit(
     images : Array, shape (n, *input_shape)
         Preprocessed inputs of the network's type.
     labels : Array, shape (n,), int64, or None
-        Class indices.
+        Class indices; None where the method does not use them.
     schedule : Schedule
         Length, rates, augmentation.
     rng : numpy.random.Generator
@@ -320,14 +370,16 @@ def fit(
     Raises
     ------
     ValueError
-        If there are no labels, the images or labels do not fit, the state has another number of epochs than
-        the schedule, or training diverges.
+        If labels are needed and missing, the images or labels do not fit, the state has another number of
+        epochs than the schedule, or training diverges.
     TypeError
         If the images' type is not the network's, or the labels are not integers.
     """
-    if labels is None:
+    if labels is None and method.labels_used:
         raise ValueError("`labels` must be given for training, got None.")
-    count = check_labelled(method.network, images, labels)
+    count = check_images(method.network, images)
+    if labels is not None:
+        check_labelled(method.network, images, labels)
     if state.epochs != schedule.total:
         raise ValueError(f"`state` must be of a run of {schedule.total} epochs, got one of {state.epochs}.")
     rng.bit_generator.state = dict(state.rng)
@@ -351,7 +403,7 @@ def fit(
                 schedule,
                 merged(params, dropout_masks(method.network, len(batch), rng)),
                 x,
-                labels[batch],
+                None if labels is None else labels[batch],
             )
             descend = _Descent(method.network, schedule, rule, rate, since)
             with np.errstate(over="ignore", invalid="ignore"):  # divergence is reported below, once
@@ -364,7 +416,8 @@ def fit(
             params = merged(params, found.statistics)
             point = method.end_step(epoch * len(batches) + index + 1, len(batches), point)
             loss += found.loss * batch.size
-            hits += float(np.sum(found.output.argmax(axis=1) == labels[batch]))
+            right = np.nan if task.labels is None else np.sum(found.output.argmax(axis=1) == task.labels)
+            hits += float(right)
         record = EpochRecord(state.stage, epoch, loss / count, hits / count)
         state = replace(
             state,
@@ -393,7 +446,7 @@ class _Batch:
     schedule: Schedule
     params: NetworkParams
     x: Array
-    labels: Int64Array
+    labels: Int64Array | None
 
     def evaluate(self, arrays: NetworkParams) -> Evaluation:
         network = self.method.network

@@ -15,6 +15,7 @@ from refldnq.baselines.schedule import Schedule
 from refldnq.layers.base import LinearMap
 from refldnq.model import QuantizedWeight
 from refldnq.optim import Tree
+from refldnq.train import TrainSettings
 
 VALUES, SCALE, CODES = "values", "scale", "codes"
 """Names of a quantized layer's latent arrays, (k,) or (), and of its codes in the memory."""
@@ -27,8 +28,46 @@ RETRAIN = Schedule(
     batch_size=50,
     learning_rate=1e-3,
     optimizer="adam",
-    origin="chosen here, for 500 images: the paper says nothing but 'finetune'",
+    origin="chosen here, for 500 images; the paper has 'light retraining' and 'finetune', and no numbers",
 )
+"""The one schedule of every retraining, whatever was before it: the fine-tuning of VQ's values and of DQ's
+scales, and step 6 behind Algorithm 1 and behind the methods that train."""
+
+
+def step_6(schedule: Schedule = RETRAIN) -> TrainSettings:
+    """A schedule as settings of `refldnq.train.fine_tune`, which does step 6 behind Algorithm 1.
+
+    Parameters
+    ----------
+    schedule : Schedule, optional
+        One cycle, along a cosine, without a look ahead and a penalty.
+
+    Raises
+    ------
+    ValueError
+        If it is of another kind: the two codes would differ.
+
+    Examples
+    --------
+    >>> step_6().epochs, step_6().learning_rate, step_6().optimizer
+    (40, 0.001, 'adam')
+    """
+    usual = {"cycles": 1, "decay": "cosine", "nesterov": False, "weight_decay": 0.0}
+    wrong = [name for name, value in usual.items() if getattr(schedule, name) != value]
+    if wrong:
+        raise ValueError(f"`schedule` must have {wrong[0]} {usual[wrong[0]]}, got {schedule}.")
+    return TrainSettings(
+        epochs=schedule.epochs,
+        batch_size=schedule.batch_size,
+        optimizer=schedule.optimizer,
+        learning_rate=schedule.learning_rate,
+        schedule="cosine",
+        momentum=schedule.momentum,
+        weight_decay=0.0,
+        statistics=schedule.statistics,
+        crop=schedule.crop,
+        flip=schedule.flip,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

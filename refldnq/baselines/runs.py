@@ -1,7 +1,7 @@
-"""A run of a baseline: up to two stages, resumable between any two epochs.
+"""A run of a baseline: up to two stages, resumable between any two epochs or layers.
 
-First the method trains, or computes, quantized weights; then, if asked for, what they left free is trained
-with labels.
+First the method trains quantized weights, or computes them layer by layer; then, if asked for, what they left
+free is trained with labels.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import numpy as np
 
 from refldnq._typing import Array, Int64Array
 from refldnq.baselines.base import BaselineResult, chosen_layers, pick_schedule
-from refldnq.baselines.loop import LoopState, Method, Quantized, begin, fit, merged
+from refldnq.baselines.codes import mean_over_weights
+from refldnq.baselines.identity import Identity, identity_of
+from refldnq.baselines.loop import LayerDone, LoopState, Method, TrainingPoint, begin, fit, merged
 from refldnq.baselines.retrain import RETRAIN, Free, Retrain
 from refldnq.baselines.schedule import Name, Schedule
 from refldnq.network import Network
+from refldnq.train import check_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +29,18 @@ class Trained:
 
     Parameters
     ----------
+    name : str
+        The baseline's.
     make : callable
         The method of a network, layers, levels and settings.
     scaled, published : Schedule
-        What the names of `refldnq.baselines.schedule.Name` mean. A retraining has its own, `RETRAIN`.
+        What the names of `refldnq.baselines.schedule.Name` mean. A retraining has its own, `RETRAIN`, on the
+        same versions of the images.
     settings : object, optional
         In place of the method's defaults.
     """
 
+    name: str
     make: Callable[[Network, tuple[str, ...], int, Any], Method]
     scaled: Schedule
     published: Schedule
@@ -55,13 +62,43 @@ class Trained:
         settings: Any = None,
     ) -> BaselineResult:
         """Quantize a network."""
-        chosen = chosen_layers(network, layers)
-        method = self.make(network, chosen, levels, settings or self.settings)
+        chosen, how = chosen_layers(network, layers), settings or self.settings
+        method = self.make(network, chosen, levels, how)
         plan = method.plan(pick_schedule(schedule, self.scaled, self.published))
+        _check(network, images, labels, method.labels_used or retrain)
+        own = identity_of(self.name, how, plan, levels, chosen, network, images, labels)
+        _check_state(state, own, retrain)
         if state is None or state.stage == "train":
-            state = fit(method, images, labels, plan, rng, state or begin(method, plan, rng), on_epoch)
-            state = _done(state, method.finish(state.point.latent, state.point.memory))
-        return _finish(network, chosen, state, images, labels, rng, "nothing", retrain, RETRAIN, on_epoch)
+            state = fit(
+                method, images, labels, plan, rng, state or begin(method, plan, rng, run=own), on_epoch
+            )
+            found = method.finish(state.point.latent, state.point.memory)
+            state = replace(
+                state,
+                params=merged(state.params, found.arrays),
+                quantized=found.codes,
+                mean_levels=found.mean_levels,
+            )
+        after = replace(RETRAIN, crop=plan.crop, flip=plan.flip)
+        used = method.labels_used
+        return _finish(network, chosen, state, images, labels, rng, "nothing", retrain, after, on_epoch, used)
+
+
+Quantize = Callable[
+    [
+        Network,
+        tuple[str, ...],
+        int,
+        Array,
+        np.random.Generator,
+        Any,
+        LoopState,
+        Callable[[LayerDone], None],
+    ],
+    None,
+]
+"""Computes the quantized weights of a network: given layers, levels, images, generator, settings, a state of
+the stage ``quantize`` whose first `epoch` layers are done, and what to call after every other layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +107,18 @@ class Computed:
 
     Parameters
     ----------
+    name : str
+        The baseline's.
     quantize : callable
-        Quantizes a network, given layers, levels, images, generator and settings. Not called if the run goes
-        on from a state.
+        See `Quantize`.
     free : {'nothing', 'scale', 'values'}
         What a retraining moves of a quantized layer; its schedule is the run's.
     settings : object, optional
         In place of the method's defaults.
     """
 
-    quantize: Callable[[Network, tuple[str, ...], int, Array, np.random.Generator, Any], Quantized]
+    name: str
+    quantize: Quantize
     free: Free
     settings: Any = None
 
@@ -99,24 +138,63 @@ class Computed:
         settings: Any = None,
     ) -> BaselineResult:
         """Quantize a network."""
-        chosen = chosen_layers(network, layers)
+        chosen, how = chosen_layers(network, layers), settings or self.settings
         plan = pick_schedule(schedule, RETRAIN, RETRAIN)
-        if retrain and labels is None:
-            raise ValueError("`labels` must be given for training, got None.")
-        if state is None:
-            found = self.quantize(network, chosen, levels, images, rng, settings or self.settings)
-            nothing = Retrain(network=network, layers=network.weighted)
-            state = _done(begin(nothing, plan, rng), found)
-        return _finish(network, chosen, state, images, labels, rng, self.free, retrain, plan, on_epoch)
+        _check(network, images, labels, retrain)
+        own = identity_of(self.name, how, plan, levels, chosen, network, images, labels)
+        _check_state(state, own, retrain)
+        now = state or LoopState(
+            stage="quantize",
+            epoch=0,
+            epochs=len(chosen),
+            steps=0,
+            images=0,
+            params=network.params,
+            point=TrainingPoint({}, {}, {}),
+            rng=rng.bit_generator.state,
+            run=own,
+        )
+
+        def tell(done: LayerDone) -> None:
+            nonlocal now
+            reached = {**now.levels, done.name: done.levels}
+            now = replace(
+                now,
+                epoch=now.epoch + 1,
+                epochs=done.total,
+                params=merged(now.params, done.arrays),
+                rng=rng.bit_generator.state,
+                quantized=now.quantized if done.code is None else {**now.quantized, done.name: done.code},
+                levels=reached,
+                reports=now.reports if done.report is None else (*now.reports, done.report),
+                mean_levels=mean_over_weights(network, reached),
+            )
+            if on_epoch is not None:
+                on_epoch(now)
+
+        if now.stage == "quantize":
+            rng.bit_generator.state = dict(now.rng)
+            if now.epoch < now.epochs:
+                self.quantize(network, chosen, levels, images, rng, how, now, tell)
+        return _finish(network, chosen, now, images, labels, rng, self.free, retrain, plan, on_epoch, False)
 
 
-def _done(state: LoopState, found: Quantized) -> LoopState:
-    return replace(
-        state,
-        params=merged(state.params, found.arrays),
-        quantized=found.codes,
-        mean_levels=found.mean_levels,
-    )
+def _check(network: Network, images: Array, labels: Int64Array | None, needed: bool) -> None:
+    check_images(network, images)
+    if needed and labels is None:
+        raise ValueError("`labels` must be given for training, got None.")
+
+
+def _check_state(state: LoopState | None, own: Identity, retrain: bool) -> None:
+    if state is None:
+        return
+    if state.run is None:
+        raise ValueError("`state` must be of a run of a baseline, got one of a training by itself.")
+    difference = state.run.difference(own)
+    if difference:
+        raise ValueError(f"`state` must be of the same run, got one that differs in {difference}.")
+    if state.stage == "retrain" and not retrain:
+        raise ValueError("`retrain` must be True to go on from the state of a retraining, got False.")
 
 
 def _finish(
@@ -130,22 +208,24 @@ def _finish(
     retrain: bool,
     schedule: Schedule,
     on_epoch: Callable[[LoopState], None] | None,
+    labels_used: bool,
 ) -> BaselineResult:
     """The retraining, if it is asked for and something can move, and the result."""
     params, codes = state.params, state.quantized
     if retrain:
         quantized = network.replace({name: params[name] for name in network.params})
         method = Retrain(network=quantized, layers=layers, codes=codes, free=free)
-        if state.stage == "train":
-            state = begin(method, schedule, rng, "retrain", state)
+        if state.stage != "retrain":
+            state = begin(method, schedule, rng, "retrain", state, state.run)
         if state.point.latent:
             state = fit(method, images, labels, schedule, rng, state, on_epoch)
             found = method.finish(state.point.latent, state.point.memory)
             params, codes = merged(state.params, found.arrays), found.codes
+    retrained = any(record.stage == "retrain" for record in state.history)
     return BaselineResult(
         network=network.replace({name: params[name] for name in network.params}),
         quantized=codes,
-        labels_used=bool(state.history),
+        labels_used=labels_used or retrained,
         steps=state.steps,
         epochs=len(state.history),
         images=state.images,

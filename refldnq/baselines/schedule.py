@@ -32,13 +32,13 @@ class Schedule:
     decay : {'cosine', 'steps'}, optional
         How the rate falls within a cycle: to 0 along a cosine, or by `factor` at every epoch of `milestones`.
     milestones : tuple of int, optional
-        Epochs of a cycle, from 0, ascending.
+        Epochs of a cycle, from 0, ascending; with the decay ``steps``, all before its end.
     factor : float, optional
         See `decay`.
     optimizer : {'sgd', 'adam'}, optional
         The rule.
     momentum : float, optional
-        SGD's.
+        SGD's, below 1: with more, old gradients would count more than new ones.
     nesterov : bool, optional
         Whether SGD looks ahead.
     weight_decay : float, optional
@@ -102,9 +102,18 @@ class Schedule:
         object.__setattr__(self, "factor", check_number("factor", self.factor, above=0))
         for name in ("momentum", "weight_decay"):
             object.__setattr__(self, name, check_number(name, getattr(self, name), at_least=0))
+        if not self.momentum < 1:
+            raise ValueError(f"`momentum` must be below 1, got {self.momentum}.")
         check_integer("crop", self.crop, at_least=0)
+        for milestone in self.milestones:
+            check_integer("milestones", milestone, at_least=0)
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"`milestones` must ascend, got {self.milestones}.")
+        if self.decay == "steps" and self.milestones and self.milestones[-1] >= self.epochs:
+            raise ValueError(
+                f"`milestones` must lie before the end of a cycle of {self.epochs} epochs, got "
+                f"{self.milestones}."
+            )
 
     @property
     def total(self) -> int:

@@ -6,6 +6,7 @@ nearest to what the terms before it have left (FGQ, fine-grained quantization, M
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,7 @@ import numpy as np
 from refldnq._checks import check_finite, check_float, check_integer, check_number, check_shape
 from refldnq._typing import Array, Float64Array, Int64Array
 from refldnq.baselines.base import check_levels
-from refldnq.baselines.codes import mean_over_weights
-from refldnq.baselines.loop import Quantized
+from refldnq.baselines.loop import LayerDone, LoopState
 from refldnq.network import Network
 
 LEVELS = (3, 9, 27, 81, 243)
@@ -204,8 +204,10 @@ def quantize_network(
     levels: int,
     images: Array,
     rng: np.random.Generator,
-    settings: TrnSettings | None = None,
-) -> Quantized:
+    settings: TrnSettings | None,
+    state: LoopState,
+    tell: Callable[[LayerDone], None],
+) -> None:
     """TRN of every layer; the mean levels are 3 to the power of the terms used.
 
     Parameters
@@ -220,8 +222,12 @@ def quantize_network(
         Not used.
     rng : numpy.random.Generator
         Not used.
-    settings : TrnSettings, optional
+    settings : TrnSettings or None
         How.
+    state : LoopState
+        What is done already.
+    tell : callable
+        Called after every layer.
 
     Raises
     ------
@@ -229,8 +235,6 @@ def quantize_network(
         If there is no such set of values.
     """
     max_terms = LEVELS.index(check_levels(levels, LEVELS, "TRN")) + 1
-    arrays, used = {}, {}
-    for name in layers:
+    for name in layers[state.epoch :]:
         G, terms = quantize(network.params[name]["weight"], max_terms, settings)
-        arrays[name], used[name] = {"weight": G}, float(np.mean(3.0**terms))
-    return Quantized(arrays, {}, mean_over_weights(network, used))
+        tell(LayerDone(name, {name: {"weight": G}}, None, float(np.mean(3.0**terms)), len(layers)))

@@ -5,6 +5,7 @@ A layer's weights are clustered on the line, without a zero or symmetry; each be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +15,8 @@ from refldnq._checks import check_choice, check_finite, check_float, check_integ
 from refldnq._rows import Rule, project_rows
 from refldnq._typing import Array, Float64Array
 from refldnq.baselines.base import check_levels
-from refldnq.baselines.codes import mean_over_weights, packed, place_codes
-from refldnq.baselines.loop import Quantized
+from refldnq.baselines.codes import packed, place_codes
+from refldnq.baselines.loop import LayerDone, LoopState
 from refldnq.codebook import free
 from refldnq.model import QuantizedWeight
 from refldnq.network import Network
@@ -119,8 +120,10 @@ def quantize_network(
     levels: int,
     images: Array,
     rng: np.random.Generator,
-    settings: VqSettings | None = None,
-) -> Quantized:
+    settings: VqSettings | None,
+    state: LoopState,
+    tell: Callable[[LayerDone], None],
+) -> None:
     """VQ of every layer; a retraining moves the clusters' values.
 
     Parameters
@@ -135,8 +138,12 @@ def quantize_network(
         Not used.
     rng : numpy.random.Generator
         Draws the starts.
-    settings : VqSettings, optional
+    settings : VqSettings or None
         How.
+    state : LoopState
+        What is done already.
+    tell : callable
+        Called after every layer.
 
     Raises
     ------
@@ -144,12 +151,11 @@ def quantize_network(
         If there is no such set of values.
     """
     check_levels(levels, range(2, 129), "VQ")
-    codes = {}
-    for name in layers:
-        weight, chosen = network.params[name]["weight"], settings or VqSettings()
-        clusters = quantize(weight, levels, rng, variant=chosen.variant)
-        codes[name] = QuantizedWeight(
+    chosen = settings or VqSettings()
+    for name in layers[state.epoch :]:
+        clusters = quantize(network.params[name]["weight"], levels, rng, variant=chosen.variant)
+        code = QuantizedWeight(
             codes=packed(network, name, clusters.codes), alpha=np.array(1.0), values=clusters.values
         )
-    used = {name: float(len(code.values)) for name, code in codes.items()}
-    return Quantized(place_codes(network, codes), codes, mean_over_weights(network, used))
+        used = float(len(code.values))
+        tell(LayerDone(name, place_codes(network, {name: code}), code, used, len(layers)))

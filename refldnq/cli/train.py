@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--loss",
     type=click.Choice(["cross_entropy", "squared_hinge"]),
-    help="What is minimized; the paper's CIFARNet has the squared hinge.",
+    help="What is minimized.  [default: the network's own: cross_entropy, of cifarnet squared_hinge]",
 )
 @output_option()
 @json_option

@@ -1,10 +1,10 @@
 """The state of a baseline's training on disk, and back bit for bit.
 
-Layout, schema ``refldnq-baseline/1``, HDF5 without pickle::
+Layout, schema ``refldnq-baseline/2``, HDF5 without pickle::
 
     /                          attribute: schema
     /record                    JSON as bytes: stage, epoch, epochs, steps, images, mean_levels, rng, history,
-                               fingerprint
+                               levels, reports, run, fingerprint
     /params/<layer>/<key>      the network's arrays
     /latent/<layer>/<key>      what the optimizer moves
     /memory/<layer>/<key>      what the method remembers
@@ -17,19 +17,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refldnq._typing import Array
+from refldnq.baselines.identity import Identity
 from refldnq.baselines.loop import EpochRecord, LoopState, TrainingPoint
 from refldnq.errors import FormatError
-from refldnq.experiments.checkpoint import Fingerprint
+from refldnq.experiments.checkpoint import Fingerprint, decode_report, encode_report
 from refldnq.formats.atomic import atomic_path
 from refldnq.model import QuantizedWeight
 
-SCHEMA = "refldnq-baseline/1"
+SCHEMA = "refldnq-baseline/2"
 
 
 def save(path: str | Path, state: LoopState, fingerprint: Fingerprint) -> None:
@@ -60,6 +62,9 @@ def save(path: str | Path, state: LoopState, fingerprint: Fingerprint) -> None:
         "mean_levels": _plain(state.mean_levels),
         "rng": _plain(state.rng),
         "history": [[one.stage, one.index, _plain(one.loss), _plain(one.accuracy)] for one in state.history],
+        "levels": dict(state.levels),
+        "reports": [encode_report(report) for report in state.reports],
+        "run": None if state.run is None else asdict(state.run),
         "fingerprint": dict(fingerprint.parts),
     }
     with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
@@ -158,13 +163,20 @@ def _state(file: Any, record: Mapping[str, Any]) -> LoopState:
         params=_tree(file["params"]),
         point=TrainingPoint(_tree(file["latent"]), _tree(file["memory"]), optimizer),
         rng=record["rng"],
+        run=_run(record["run"]),
         quantized=quantized,
+        levels={name: float(number) for name, number in record["levels"].items()},
+        reports=tuple(decode_report(report) for report in record["reports"]),
         mean_levels=float(record["mean_levels"]),
         history=tuple(
             EpochRecord(stage, int(index), float(loss), float(accuracy))
             for stage, index, loss, accuracy in record["history"]
         ),
     )
+
+
+def _run(parts: Mapping[str, Any] | None) -> Identity | None:
+    return None if parts is None else Identity(**{**parts, "layers": tuple(parts["layers"])})
 
 
 def _tree(group: Any) -> dict[str, dict[str, Array]]:

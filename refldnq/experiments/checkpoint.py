@@ -204,7 +204,7 @@ def save(path: Path, progress: Progress, model: Model, fingerprint: Fingerprint)
         "schema": SCHEMA,
         "total": progress.total,
         "fingerprint": dict(fingerprint.parts),
-        "reports": [_encode(report) for report in progress.reports],
+        "reports": [encode_report(report) for report in progress.reports],
     }
     state = replace(
         model, network=progress.network, quantized=dict(progress.quantized), provenance={"checkpoint": record}
@@ -241,7 +241,7 @@ def load(path: Path, network: Network, fingerprint: Fingerprint) -> Progress:
         raise FormatError(f"{path}: `checkpoint` is missing: this is a model, not the state of a run.")
     try:
         found = Fingerprint(dict(record["fingerprint"]))
-        total, reports = int(record["total"]), tuple(_decode(report) for report in record["reports"])
+        total, reports = int(record["total"]), tuple(decode_report(report) for report in record["reports"])
     except (KeyError, TypeError, ValueError) as wrong:
         raise FormatError(
             f"{path}: `checkpoint` must hold the state of a run, got a broken record."
@@ -254,7 +254,14 @@ def load(path: Path, network: Network, fingerprint: Fingerprint) -> Progress:
     return Progress(network=network.replace(arrays), quantized=done, reports=reports, total=total)
 
 
-def _encode(report: LayerReport) -> dict[str, Any]:
+def encode_report(report: LayerReport) -> dict[str, Any]:
+    """A report as JSON values.
+
+    Parameters
+    ----------
+    report : LayerReport
+        Of a layer.
+    """
     # JSON has no NaN and no infinity; a report may have both (no update, a singular Hessian).
     values = ((item.name, getattr(report, item.name)) for item in fields(report))
     return {
@@ -263,7 +270,14 @@ def _encode(report: LayerReport) -> dict[str, Any]:
     }
 
 
-def _decode(values: Mapping[str, Any]) -> LayerReport:
+def decode_report(values: Mapping[str, Any]) -> LayerReport:
+    """A report from what `encode_report` made of it.
+
+    Parameters
+    ----------
+    values : mapping
+        JSON values.
+    """
     floats = {item.name for item in fields(LayerReport) if item.type in ("float", "float | None")}
     decoded: dict[str, Any] = {
         name: float(value)

@@ -121,7 +121,7 @@ def train_model(
 
 
 def _settings(settings: TrainSettings) -> dict[str, Any]:
-    # Without the loss where it is the default: files from before there was a choice stay the same.
+    # Without the loss where it is the network's own: files from before there was a choice stay the same.
     return {
         name: value
         for name, value in plain(settings).items()

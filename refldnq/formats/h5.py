@@ -3,7 +3,8 @@
 Layout, schema ``refldnq-model/1``::
 
     /                      attributes: schema, graph (JSON), input_shape, dtype, preprocess (JSON, if known),
-                           classes (JSON, if known), provenance (JSON), kernel_order
+                           classes (JSON, if known), provenance (JSON), kernel_order, loss (unless it is
+                           cross_entropy)
     /params/<layer>/<key>  arrays of the network, float32 or float64; not those that codes give
     /quantized/<layer>     attribute: bias
         codes   (g, d, m)  int8, indices into values; d in order (c, kh, kw), the bias row last
@@ -33,13 +34,14 @@ from refldnq.errors import FormatError
 from refldnq.formats.atomic import atomic_path
 from refldnq.layers import LAYERS
 from refldnq.layers.base import Layer
+from refldnq.loss import LOSSES
 from refldnq.model import Model, QuantizedWeight
 from refldnq.network import Network, Node
 
 SCHEMA = "refldnq-model/1"
 KERNEL_ORDER = "c,kh,kw; bias row last"
 REQUIRED = ("schema", "graph", "input_shape", "dtype", "kernel_order", "provenance")
-OPTIONAL = ("preprocess", "classes")
+OPTIONAL = ("preprocess", "classes", "loss")
 """Attributes of the file."""
 
 _MOST_BYTES = 1 << 33
@@ -117,6 +119,8 @@ def _header(model: Model) -> dict[str, Any]:
         header["preprocess"] = model.preprocess.to_json()
     if model.classes is not None:
         header["classes"] = json.dumps(list(model.classes))
+    if model.network.loss != "cross_entropy":  # older readers know no other, and no such attribute
+        header["loss"] = model.network.loss
     return header
 
 
@@ -334,8 +338,11 @@ class _Reader:
             if not all(isinstance(name, str) for name in classes):
                 raise self.wrong("classes", "must be a list of names.")
         provenance: Mapping[str, Any] = self.json("provenance", dict)
+        loss: Any = self.text("loss") if "loss" in self.file.attrs else "cross_entropy"
+        if loss not in LOSSES:
+            raise self.wrong("loss", f"must be one of {', '.join(LOSSES)}, got {loss!r:.80}.")
         try:
-            network = Network(nodes, params, input_shape)
+            network = Network(nodes, params, input_shape, loss)
             return Model(
                 network=network,
                 preprocess=preprocess,

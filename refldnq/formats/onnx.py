@@ -241,7 +241,7 @@ def assign_onnx(network: Network, layers: tuple[OnnxLayer, ...]) -> Network:
         node.name: {key: array.astype(dtype) for key, array in layer.arrays.items()}
         for node, layer in zip(wanted, layers, strict=True)
     }
-    return Network(network.nodes, params, network.input_shape)
+    return replace(network, params=params)
 
 
 def _sources(network: Network, node: Node) -> set[str]:

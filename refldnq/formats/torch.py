@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,4 +141,4 @@ def assign(
         name: {key: arrays[f"{prefix[name]}.{key}"].astype(dtype) for key in own}
         for name, own in network.params.items()
     }
-    return Network(network.nodes, params, network.input_shape)
+    return replace(network, params=params)

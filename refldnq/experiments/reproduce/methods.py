@@ -16,8 +16,11 @@ import numpy as np
 from refldnq import __version__
 from refldnq._typing import Array
 from refldnq.baselines.base import Baseline
+from refldnq.baselines.ldnq_minus import NAME as LDNQ_MINUS
+from refldnq.baselines.ldnq_minus import without_update
 from refldnq.baselines.loop import LoopState
 from refldnq.baselines.retrain import RETRAIN as AFTERWARDS
+from refldnq.baselines.retrain import step_6
 from refldnq.baselines.runs import Trained
 from refldnq.baselines.schedule import Schedule
 from refldnq.cascade import ratio
@@ -46,13 +49,10 @@ from refldnq.experiments.run import (
 )
 from refldnq.experiments.work import layer_work, multiplications
 from refldnq.network import Network
-from refldnq.train import TrainSettings
 
-OWN = {"ldnq": "L-DNQ", "ldnq-": "L-DNQ⁻", "best": "profile best"}
-"""Algorithm 1; without its step 4; with the settings that lose least."""
-
-RETRAIN_EPOCHS = 10
-"""Of step 6, "light retraining", after Algorithm 1; the paper does not say how many, chosen here."""
+OWN = {"ldnq": "L-DNQ", LDNQ_MINUS: "L-DNQ⁻", "best": "profile best"}
+"""Algorithm 1; without its step 4; with the settings that lose least. The second is a baseline too; here it
+keeps each layer's errors."""
 
 SAVE_EVERY = 30.0
 """Seconds between two states of a training on disk; chosen here: an epoch may take less than writing one."""
@@ -151,12 +151,14 @@ def settings_of(run: PlannedRun, prepared: Prepared) -> dict[str, Any]:
 
     Another version of this package makes another run: it may compute something else.
     """
+    loss = prepared.model.network.loss  # named where it is not the usual one
+    own = {"refldnq": __version__, **({} if loss == "cross_entropy" else {"loss": loss})}
     if run.method.removesuffix(RETRAIN) in OWN:
-        return {"refldnq": __version__, "request": plain(_request(run, prepared))}
+        return {**own, "request": plain(_request(run, prepared))}
     baseline = _baselines()[run.method.removesuffix(RETRAIN)]
     trains = baseline.trains or run.method.endswith(RETRAIN)
     return {
-        "refldnq": __version__,
+        **own,
         "baseline": baseline.name,
         "origin": baseline.origin,
         "schedule": plain(_schedule(run, baseline, prepared)) if trains else None,
@@ -312,14 +314,13 @@ def _request(run: PlannedRun, prepared: Prepared) -> QuantizeRequest:
     if small:  # other crops, and no mirror images
         weights = settings.update is None or settings.update.weights
         settings = replace(settings, update=replace(digits_update(), weights=weights))
-    if base == "ldnq-":
-        settings = replace(settings, update=None)
+    if base == LDNQ_MINUS:
+        settings = without_update(settings)
     if run.keep_ends:
         settings = replace(settings, first=False, last=False)
     tuning = None
     if run.method.endswith(RETRAIN):
-        crop = 1 if small else 4
-        tuning = TrainSettings(epochs=RETRAIN_EPOCHS, learning_rate=1e-3, crop=crop, flip=not small)
+        tuning = step_6(_suited(AFTERWARDS, prepared))
     return QuantizeRequest(settings=settings, images=run.images, seed=run.seed, fine_tune=tuning)
 
 
@@ -334,9 +335,12 @@ def _schedule(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> Schedu
     schedule = AFTERWARDS
     if isinstance(how, Trained):
         schedule = how.published if run.schedule == "published" else how.scaled
-    if _small(prepared):  # other crops, and no mirror images
-        schedule = replace(schedule, crop=1, flip=False)
-    return schedule
+    return _suited(schedule, prepared)
+
+
+def _suited(schedule: Schedule, prepared: Prepared) -> Schedule:
+    # Other crops, and no mirror images, of digits.
+    return replace(schedule, crop=1, flip=False) if _small(prepared) else schedule
 
 
 def _small(prepared: Prepared) -> bool:
@@ -361,7 +365,8 @@ def _baseline(
     def on_epoch(state: LoopState) -> None:
         nonlocal saved
         if tell is not None:
-            tell(Event(f"{state.stage}: epoch {state.epoch} of {state.epochs}", state.epoch / state.epochs))
+            unit = "layer" if state.stage == "quantize" else "epoch"
+            tell(Event(f"{state.stage}: {unit} {state.epoch} of {state.epochs}", state.epoch / state.epochs))
         if checkpoint is not None and time.monotonic() - saved >= SAVE_EVERY:
             baseline_checkpoint.save(checkpoint, state, fingerprint)
             saved = time.monotonic()

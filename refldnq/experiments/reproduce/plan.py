@@ -35,7 +35,6 @@ ALSO = {
     "lat-two-scale": "LAT",
     f"ldnq{RETRAIN}": "L-DNQ",
     f"ldnq-{RETRAIN}": "L-DNQ⁻",
-    "ldnq-minus": "L-DNQ⁻",
     AFFINE: "DQ",
 }
 """Variants that are shown beside the same number of the paper; ours (`OURS`) stand beside none."""
