@@ -10,6 +10,14 @@ from refldnq.cli.kit_run import FILE, FOLDER, choose, diff, explain, judge, run,
 from refldnq.cli.options import data_option, in_a_folder, json_option, model_argument
 from refldnq.cli.output import say, write_json
 
+EXAMPLES = {
+    "first.cpp": ("cpp", "two steps in C++17, without any library"),
+    "first.rs": ("rust", "the same in Rust"),
+    "complete.rs": ("rust", "seven steps in Rust, ADMM included"),
+    "torch_ldnq.py": ("", "an adapter of an implementation in PyTorch"),
+}
+"""Programs to start from: the folder of each in `refldnq.verify.adapters`, and what it is."""
+
 
 @click.group()
 def kit() -> None:
@@ -101,6 +109,23 @@ def export(output: Path | None, npy: Path | None, inputs_only: bool, only: str |
     if output is not None:
         golden.write(output, cases, inputs_only=inputs_only)
         say(f"Wrote {len(cases)} cases to {output}, SHA-256 {golden.sha256(output)}.")
+
+
+@kit.command()
+@click.argument("name", required=False)
+def example(name: str | None) -> None:
+    """Print a program to start from, such as first.cpp; without a name, what there is."""
+    from importlib.resources import files
+
+    from refldnq._checks import check_choice
+
+    if name is None:
+        for known, (_, what) in EXAMPLES.items():
+            say(f"{known:13} {what}")
+        return
+    check_choice("name", name, EXAMPLES)
+    source = files("refldnq.verify.adapters") / EXAMPLES[name][0] / name
+    click.echo(source.read_text(encoding="utf-8"), nl=False)
 
 
 @kit.command()

@@ -109,10 +109,14 @@ def cause(explanation: Explanation) -> list[str]:
     if not explanation.candidates:
         return [f" CAUSE in {explanation.op}: {explanation.text}"]
     sets = " or ".join(" + ".join(one) for one in explanation.candidates)
+    likely = explanation.covered == explanation.failing
     lines = [
-        f" LIKELY CAUSE in {explanation.op} (replay matches {explanation.covered} of {explanation.failing} "
+        f" {'LIKELY' if likely else 'POSSIBLE'} CAUSE in {explanation.op} (replay matches "
+        f"{'' if likely else 'only '}{explanation.covered} of {explanation.failing} "
         f"failing cases to {explanation.distance:.0e}): {sets}"
     ]
+    if not likely:
+        lines.append("  nothing in the catalogue matches all failing cases")
     if explanation.base:
         lines.append(f"  on top of {', '.join(explanation.base)} of earlier steps")
     if len(explanation.candidates) > 1:
