@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from test_kit_adapters import HandMade, judge
 
 from refldnq.cli import kit_run
-from refldnq.verify.kit import external, runner
+from refldnq.verify.kit import external, report, runner
 from refldnq.verify.kit.faults import turn
 from refldnq.verify.kit.reference import Reference
 
@@ -96,6 +96,8 @@ def test_run_asks_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert asked == [(("./mine", "-v", "{in}", "{out}"), {"seconds": 5.0, "folder": tmp_path})]
     refused = call(kit_run.run, "--", "./mine", "{in}")
     assert refused.exit_code == 2 and "where its answers go" in refused.output
+    alone = call(kit_run.run, "./mine")
+    assert alone.exit_code == 2 and "-- ./mine {in} {out}" in alone.output
 
 
 def test_an_error_of_the_kits_own_exits_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +118,25 @@ def test_an_adapter_that_does_not_exist(name: str) -> None:
 def test_explain() -> None:
     assert "dual-twice" in call(kit_run.explain).output
     assert "too long a step" in call(kit_run.explain, "dual-twice").output
+    unknown = str(call(kit_run.explain, "dual-twise").exception)
+    assert unknown.startswith("`fault` must be one of 'dual-twice', ") and len(unknown) < 250
+
+
+@pytest.mark.parametrize(
+    ("value", "first"),
+    [("dual/nan", "dual/nan-in-g"), ("dual", "dual/matrix"), ("sum", "pack/sum"), ("zz", "dual/matrix")],
+)
+def test_of_hundreds_of_names_the_nearest_are_shown(value: str, first: str) -> None:
+    known = ["dual/matrix", "dual/nan-in-g", "pack/sum", "pack/dual", "hessian/a", "hessian/b"]
+    with pytest.raises(ValueError, match=rf"`case` must be one of '{first}', .*, \.\.\. \(kit list\)"):
+        kit_run.check_listed("case", value, known, "kit list")
+    kit_run.check_listed("case", "pack/sum", known, "kit list")
+
+
+def test_a_run_of_nothing_says_so() -> None:
+    nothing = runner.run(external.Recorded(external.info_of({"name": "mine"}), {}), kit_run.choose(None))
+    assert nothing.exit_code == 2
+    assert "NOTHING WAS RUN" in report.to_text(nothing)
 
 
 def test_selftest_reports_what_survives(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from refldnq.cli.kit_run import FILE, FOLDER, choose, diff, explain, judge, run, selftest
+from refldnq.cli.kit_run import FILE, FOLDER, check_listed, choose, diff, explain, judge, run, selftest
 from refldnq.cli.options import data_option, in_a_folder, json_option, model_argument
 from refldnq.cli.output import say, write_json
 
@@ -24,7 +24,8 @@ def kit() -> None:
     """Check another implementation of L-DNQ: which step is wrong, and why.
 
     Start with `refldnq kit export --inputs-only --npy questions`, answer in any language, and then
-    `refldnq kit verify answers`; or `refldnq kit run PACKAGE:ADAPTER` in Python.
+    `refldnq kit verify answers`; or `refldnq kit run PACKAGE:ADAPTER` in Python. `refldnq kit example` has
+    programs to start from.
     """
 
 
@@ -48,15 +49,12 @@ def show(case_id: str, json_file: Path | None) -> None:
     """Show a case: what is asked, what is right, how it is compared."""
     import numpy as np
 
-    from refldnq._checks import check_choice
     from refldnq.verify.kit import errata
     from refldnq.verify.kit.cases import all_cases
     from refldnq.verify.kit.golden import datasets
 
     known = {case.id: case for case in all_cases()}
-    if case_id not in known:
-        near = [id_ for id_ in known if case_id in id_]
-        check_choice("case", case_id, near[:10] or list(known)[:10])
+    check_listed("case", case_id, known, "refldnq kit list")
     case = known[case_id]
     if case_id in errata.WITHDRAWN:
         say(f"withdrawn: {errata.WITHDRAWN[case_id]}", json_file)

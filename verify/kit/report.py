@@ -67,6 +67,8 @@ def to_text(run: KitRun, *, most_cases: int = 5) -> str:
         if op in run.explanations:
             lines += cause(run.explanations[op])
     lines += [f"UNKNOWN {id_}: answers to a question that the kit does not ask" for id_ in run.unknown]
+    if not run.ran:
+        lines.append("NOTHING WAS RUN: no step of these cases was declared or answered")
     lines += trajectories(run)
     # A candidate's own words stay in their line: they must not look like the kit's, nor move the cursor.
     return "\n".join([*(_one_line(line) for line in lines), summary(run)])

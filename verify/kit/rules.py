@@ -299,7 +299,8 @@ def read(name: str, answers: Mapping[str, Any], want: Any) -> Array:
     """An answer as an array that can be compared: there, of a type of numbers, of the right shape, finite."""
     right = np.asarray(want)
     if name not in answers:
-        raise UnusableError(f"{name}: missing")
+        others = ", ".join(str(one)[:40] for one in list(answers)[:5])
+        raise UnusableError(f"{name}: missing; answered: {others or 'nothing'}")
     try:
         got = np.asarray(answers[name])
     except Exception as error:
