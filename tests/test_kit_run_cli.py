@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -150,6 +151,27 @@ def test_selftest_reports_what_survives(tmp_path: Path) -> None:
 def nobody() -> object:
     """Something that is no adapter, found as test_kit_run_cli:nobody."""
     return object()
+
+
+def test_an_adapter_may_lie_in_the_present_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lies_here.py").write_text("from refldnq.verify.kit.reference import Reference as Mine\n")
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one not in ("", str(Path.cwd()))])
+    monkeypatch.chdir(tmp_path)
+    result = call(kit_run.run, "lies_here:Mine")
+    assert result.exit_code == 0, result.output
+
+
+class Told(Reference):
+    """An adapter that says of itself in a mapping what it is."""
+
+    def info(self) -> Any:
+        return {"name": "mine"}
+
+
+def test_an_adapter_that_says_it_otherwise_is_refused() -> None:
+    refused = call(kit_run.run, "test_kit_run_cli:Told")
+    assert isinstance(refused.exception, TypeError), "the command line shows it in one line"
+    assert "must return an Info of refldnq.verify.kit.contract, got dict" in str(refused.exception)
 
 
 def test_what_is_no_adapter_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -78,7 +79,7 @@ class NotLoadedError(click.ClickException):
 
 
 def adapter(name: str) -> Adapter:
-    """The adapter that PACKAGE:ADAPTER names.
+    """The adapter that PACKAGE:ADAPTER names; a module may lie in the present folder.
 
     Raises
     ------
@@ -87,6 +88,9 @@ def adapter(name: str) -> Adapter:
     """
     from refldnq.verify.kit.external import load
 
+    here = str(Path.cwd())
+    if here not in sys.path:  # a command's path has the folder of the command, not the present one
+        sys.path.insert(0, here)
     try:
         return load(name)
     except Exception as error:  # an import runs anything
@@ -121,11 +125,12 @@ def judge(
     """
     from refldnq.verify.kit import report
     from refldnq.verify.kit.runner import run as run_cases
+    from refldnq.verify.kit.runner import said
 
     json_file = files.get("json")
     for id_ in expected:
         check_listed("xfail", id_, [case.id for case in cases], "refldnq kit list")
-    candidate.info()  # what it says of itself is input, and may be refused as such
+    said(candidate)  # what it says of itself is input, and may be refused as such
     try:
         found = run_cases(candidate, cases, xfail=expected)
         text = report.to_text(found)

@@ -165,6 +165,8 @@ def run(
     ------
     ValueError
         If an expected failure names no case, or two cases share an id.
+    TypeError
+        If the adapter says of itself what is no `Info`.
     """
     began, listed = time.perf_counter(), standing(cases)
     expected = dict(xfail or {})
@@ -174,7 +176,7 @@ def run(
     for id_ in expected:
         check_choice("xfail", id_, ids)
     verdict = judge or _rules()
-    info = adapter.info()
+    info = said(adapter)
     recorded = getattr(adapter, "ids", None)
     handshake = check_echo(adapter, info) if recorded is None else None
     order = {op: i for i, op in enumerate(OPERATIONS)}
@@ -199,6 +201,27 @@ def run(
         unknown=_unknown(recorded or (), ids),
         echoed=recorded is None,
     )
+
+
+def said(adapter: Adapter) -> Info:
+    """What an adapter says of itself.
+
+    Raises
+    ------
+    TypeError
+        If that is no `Info`.
+
+    Examples
+    --------
+    >>> from refldnq.verify.kit.reference import Reference
+    >>> said(Reference()).dtype
+    'float64'
+    """
+    info = adapter.info()
+    if not isinstance(info, Info):
+        kind = type(info).__name__
+        raise TypeError(f"`info` must return an Info of refldnq.verify.kit.contract, got {kind}.")
+    return info
 
 
 def _unknown(recorded: Iterable[str], listed: Iterable[str]) -> tuple[str, ...]:
