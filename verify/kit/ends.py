@@ -36,7 +36,7 @@ def ends(inputs: Mapping[str, Any], dtype: str) -> frozenset[tuple[int, int]]:
     >>> inputs = {"rule": "patience", "E": [1.0, 0.75 - 2.0**-30, 0.5, 0.5], "alpha": [1.0, 1.0, 1.0],
     ...     "most": 3, "patience": 1, "tolerance": 0.25, "relative": False}
     >>> sorted(ends(inputs, "float64")), sorted(ends(inputs, "float32"))
-    ([(2, 1)], [(1, 0), (2, 1)])
+    ([(2, 1)], [(1, 0), (2, 1), (3, 2)])
     """
     run = _Run(inputs, dtype)
     if inputs["rule"] == "patience":
