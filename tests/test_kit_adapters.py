@@ -573,17 +573,53 @@ def test_a_trajectory_of_the_wrong_shape_is_not_compared() -> None:
     assert "not comparable: V: must have shape" in found.outcomes[0].verdicts["free run"]
 
 
-@pytest.mark.parametrize("error", [NameError, AttributeError, ImportError, AssertionError, RecursionError])
-def test_a_breakdown_is_no_refusal(error: type[Exception]) -> None:
+class BindingError(RuntimeError):
+    """What a binding to another language raises."""
+
+
+@pytest.mark.parametrize("declared", [(), (RuntimeError, LookupError, ArithmeticError)], ids=["", "declared"])
+@pytest.mark.parametrize(
+    ("error", "refusal"),
+    [
+        *((error, "never") for error in (NameError, AttributeError, TypeError, ImportError, AssertionError)),
+        *((error, "never") for error in (MemoryError, RecursionError, ModuleNotFoundError, SystemError)),
+        *((error, "declared") for error in (BindingError, IndexError, KeyError, ZeroDivisionError)),
+        (ValueError, "always"),
+        (np.linalg.LinAlgError, "always"),
+    ],
+)
+def test_a_crash_is_no_refusal(
+    error: type[Exception], refusal: str, declared: tuple[type[Exception], ...]
+) -> None:
     class Broken(Reference):
+        def info(self) -> Any:
+            return replace(super().info(), refusals=declared)
+
         def dual(self, **inputs: Any) -> Any:
             raise error("oh")
 
-    refused = [case for case in all_cases() if case.op == "dual" and case.error is not None]
-    found = run(Broken(), refused)
-    assert {one.state for one in found.outcomes} == {"FAIL"}
-    assert error.__name__ in found.outcomes[0].messages[0]
-    assert {one.state for one in run(Reference(), refused).outcomes} == {"pass"}
+    found = run(Broken(), [case for case in all_cases() if case.id == "dual/refuse-nan-in-g"])
+    (one,) = found.outcomes
+    passes = refusal == "always" or (refusal == "declared" and bool(declared))
+    assert one.state == ("pass" if passes else "FAIL")
+    assert error.__name__ in one.messages[0]
+    assert passes or "by a ValueError or a type that info() names" in one.messages[1]
+
+
+def test_nobody_can_declare_that_crashes_are_refusals() -> None:
+    info = Reference().info()
+    for hidden in (Exception, TypeError, ModuleNotFoundError):
+        with pytest.raises(ValueError, match=f"must not hold {hidden.__name__}"):
+            replace(info, refusals=(hidden,))
+    strangers: list[Any] = [ValueError("no"), KeyboardInterrupt, "ValueError"]
+    for strange in strangers:
+        with pytest.raises(TypeError, match="must hold types of exceptions"):
+            replace(info, refusals=(strange,))
+
+
+def test_the_reference_refuses_by_its_own_words() -> None:
+    refused = [case for case in all_cases() if case.error is not None]
+    assert {one.state for one in run(Reference(), refused, diagnose=False).outcomes} == {"pass"}
 
 
 def test_answers_without_a_question_are_listed() -> None:

@@ -115,7 +115,7 @@ from refldnq.verify.kit.plugin import parametrize_cases
 @parametrize_cases("dual")
 def test_dual(case, refldnq_kit):
     if case.error:
-        refldnq_kit.refuse(case, lambda lam, **_: 1 / 0 if np.isnan(lam).any() else lam)
+        refldnq_kit.refuse(case, lambda lam, **_: REFUSAL if np.isnan(lam).any() else lam)
     else:
         lam, Theta, G = (case.inputs[name] for name in ("lam", "Theta", "G"))
         refldnq_kit.check(case, {"lam_new": lam + FACTOR * (Theta - G)})
@@ -127,14 +127,22 @@ def test_a_test_of_ones_own(pytester: pytest.Pytester, monkeypatch: pytest.Monke
     refused = small("dual/nan", **REFUSED, **{})
     object.__setattr__(refused, "inputs", nan)
     monkeypatch.setattr(suite, "all_cases", lambda: (*FEW, refused))
-    pytester.makepyfile(test_right=OWN.replace("FACTOR", "1"))
+    right = OWN.replace("FACTOR", "1").replace("REFUSAL", "int('NaN')")
+    pytester.makepyfile(test_right=right)
     pytester.runpytest_inprocess("-p", MODULE).assert_outcomes(passed=3)
-    pytester.makepyfile(test_right=OWN.replace("FACTOR", "2").replace("1 / 0", "lam"))
+    crash = right.replace("int('NaN')", "1 / 0")
+    pytester.makepyfile(test_right=crash)
+    crashed = pytester.runpytest_inprocess("-p", MODULE)
+    crashed.assert_outcomes(passed=2, failed=1)
+    crashed.stdout.fnmatch_lines(["*dual/nan raised ZeroDivisionError*must be refused*by a ValueError*"])
+    pytester.makepyfile(test_right=crash.replace("else lam)", "else lam, (ArithmeticError,))"))
+    pytester.runpytest_inprocess("-p", MODULE).assert_outcomes(passed=3)
+    pytester.makepyfile(test_right=OWN.replace("FACTOR", "2").replace("REFUSAL", "lam"))
     (pytester.path / "known").write_text("dual/b known\n")
     done = pytester.runpytest_inprocess("-p", MODULE, "--refldnq-xfail", "known")
     done.assert_outcomes(failed=2, xfailed=1)
     done.stdout.fnmatch_lines(["*LIKELY CAUSE*dual-twice*", "*dual/nan must be refused*"])
-    pytester.makepyfile(test_right=OWN.replace("FACTOR", "1"))
+    pytester.makepyfile(test_right=right)
     pytester.runpytest_inprocess("-p", MODULE, "--refldnq-xfail", "known").assert_outcomes(passed=2, failed=1)
 
 
@@ -202,6 +210,7 @@ def test_a_program_that_fails(tmp_path: Path) -> None:
         ({"capabilities": ["fly"]}, "`capabilities` must be one of"),
         ({"dtype": "float16"}, "`dtype` must be one of"),
         ({"profile": "2020"}, "`name` must be one of"),
+        ({"convention": {"h_scale": "1/n"}}, "`info` must be one of .* got 'convention'"),
     ],
 )
 def test_what_an_implementation_says_of_itself_is_checked(said: dict[str, Any], message: str) -> None:

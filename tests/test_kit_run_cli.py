@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from test_kit_adapters import HandMade, judge
 
 from refldnq.cli import kit_run
-from refldnq.verify.kit import external, runner
+from refldnq.verify.kit import external, report, runner
 from refldnq.verify.kit.faults import turn
 from refldnq.verify.kit.reference import Reference
 
@@ -96,6 +97,8 @@ def test_run_asks_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert asked == [(("./mine", "-v", "{in}", "{out}"), {"seconds": 5.0, "folder": tmp_path})]
     refused = call(kit_run.run, "--", "./mine", "{in}")
     assert refused.exit_code == 2 and "where its answers go" in refused.output
+    alone = call(kit_run.run, "./mine")
+    assert alone.exit_code == 2 and "-- ./mine {in} {out}" in alone.output
 
 
 def test_an_error_of_the_kits_own_exits_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +119,25 @@ def test_an_adapter_that_does_not_exist(name: str) -> None:
 def test_explain() -> None:
     assert "dual-twice" in call(kit_run.explain).output
     assert "too long a step" in call(kit_run.explain, "dual-twice").output
+    unknown = str(call(kit_run.explain, "dual-twise").exception)
+    assert unknown.startswith("`fault` must be one of 'dual-twice', ") and len(unknown) < 250
+
+
+@pytest.mark.parametrize(
+    ("value", "first"),
+    [("dual/nan", "dual/nan-in-g"), ("dual", "dual/matrix"), ("sum", "pack/sum"), ("zz", "dual/matrix")],
+)
+def test_of_hundreds_of_names_the_nearest_are_shown(value: str, first: str) -> None:
+    known = ["dual/matrix", "dual/nan-in-g", "pack/sum", "pack/dual", "hessian/a", "hessian/b"]
+    with pytest.raises(ValueError, match=rf"`case` must be one of '{first}', .*, \.\.\. \(kit list\)"):
+        kit_run.check_listed("case", value, known, "kit list")
+    kit_run.check_listed("case", "pack/sum", known, "kit list")
+
+
+def test_a_run_of_nothing_says_so() -> None:
+    nothing = runner.run(external.Recorded(external.info_of({"name": "mine"}), {}), kit_run.choose(None))
+    assert nothing.exit_code == 2
+    assert "NOTHING WAS RUN" in report.to_text(nothing)
 
 
 def test_selftest_reports_what_survives(tmp_path: Path) -> None:
@@ -129,6 +151,27 @@ def test_selftest_reports_what_survives(tmp_path: Path) -> None:
 def nobody() -> object:
     """Something that is no adapter, found as test_kit_run_cli:nobody."""
     return object()
+
+
+def test_an_adapter_may_lie_in_the_present_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lies_here.py").write_text("from refldnq.verify.kit.reference import Reference as Mine\n")
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one not in ("", str(Path.cwd()))])
+    monkeypatch.chdir(tmp_path)
+    result = call(kit_run.run, "lies_here:Mine")
+    assert result.exit_code == 0, result.output
+
+
+class Told(Reference):
+    """An adapter that says of itself in a mapping what it is."""
+
+    def info(self) -> Any:
+        return {"name": "mine"}
+
+
+def test_an_adapter_that_says_it_otherwise_is_refused() -> None:
+    refused = call(kit_run.run, "test_kit_run_cli:Told")
+    assert isinstance(refused.exception, TypeError), "the command line shows it in one line"
+    assert "must return an Info of refldnq.verify.kit.contract, got dict" in str(refused.exception)
 
 
 def test_what_is_no_adapter_is_refused() -> None:

@@ -86,6 +86,14 @@ def test_a_reader_that_crashes_is_replaced(act: str, tmp_path: Path, monkeypatch
         assert own.read(tmp_path / "a.h5")[1] and own.started == 2
 
 
+def test_a_reader_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden.write_answers(tmp_path / "a.h5", {}, {"dual/a": {"lam_new": np.ones(1)}})
+    (tmp_path / "h5py.py").write_text("raise ImportError('not for this machine')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])  # the worker's, too
+    with pytest.raises(ValueError, match="does not start: ImportError: not for this machine"):
+        sandbox.read(tmp_path / "a.h5")
+
+
 def test_a_reader_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     golden.write_answers(tmp_path / "a.h5", {}, {"dual/a": {"lam_new": np.ones(1)}})
     monkeypatch.setattr(subprocess, "Popen", acting("time.sleep(99)"))

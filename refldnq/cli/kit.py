@@ -6,9 +6,17 @@ from pathlib import Path
 
 import click
 
-from refldnq.cli.kit_run import FILE, FOLDER, choose, diff, explain, judge, run, selftest
+from refldnq.cli.kit_run import FILE, FOLDER, check_listed, choose, diff, explain, judge, run, selftest
 from refldnq.cli.options import data_option, in_a_folder, json_option, model_argument
 from refldnq.cli.output import say, write_json
+
+EXAMPLES = {
+    "first.cpp": ("cpp", "two steps in C++17, without any library"),
+    "first.rs": ("rust", "the same in Rust"),
+    "complete.rs": ("rust", "seven steps in Rust, ADMM included"),
+    "torch_ldnq.py": ("", "an adapter of an implementation in PyTorch"),
+}
+"""Programs to start from: the folder of each in `refldnq.verify.adapters`, and what it is."""
 
 
 @click.group()
@@ -16,7 +24,8 @@ def kit() -> None:
     """Check another implementation of L-DNQ: which step is wrong, and why.
 
     Start with `refldnq kit export --inputs-only --npy questions`, answer in any language, and then
-    `refldnq kit verify answers`; or `refldnq kit run PACKAGE:ADAPTER` in Python.
+    `refldnq kit verify answers`; or `refldnq kit run PACKAGE:ADAPTER` in Python. `refldnq kit example` has
+    programs to start from.
     """
 
 
@@ -40,15 +49,12 @@ def show(case_id: str, json_file: Path | None) -> None:
     """Show a case: what is asked, what is right, how it is compared."""
     import numpy as np
 
-    from refldnq._checks import check_choice
     from refldnq.verify.kit import errata
     from refldnq.verify.kit.cases import all_cases
     from refldnq.verify.kit.golden import datasets
 
     known = {case.id: case for case in all_cases()}
-    if case_id not in known:
-        near = [id_ for id_ in known if case_id in id_]
-        check_choice("case", case_id, near[:10] or list(known)[:10])
+    check_listed("case", case_id, known, "refldnq kit list")
     case = known[case_id]
     if case_id in errata.WITHDRAWN:
         say(f"withdrawn: {errata.WITHDRAWN[case_id]}", json_file)
@@ -101,6 +107,23 @@ def export(output: Path | None, npy: Path | None, inputs_only: bool, only: str |
     if output is not None:
         golden.write(output, cases, inputs_only=inputs_only)
         say(f"Wrote {len(cases)} cases to {output}, SHA-256 {golden.sha256(output)}.")
+
+
+@kit.command()
+@click.argument("name", required=False)
+def example(name: str | None) -> None:
+    """Print a program to start from, such as first.cpp; without a name, what there is."""
+    from importlib.resources import files
+
+    from refldnq._checks import check_choice
+
+    if name is None:
+        for known, (_, what) in EXAMPLES.items():
+            say(f"{known:13} {what}")
+        return
+    check_choice("name", name, EXAMPLES)
+    source = files("refldnq.verify.adapters") / EXAMPLES[name][0] / name
+    click.echo(source.read_text(encoding="utf-8"), nl=False)
 
 
 @kit.command()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,11 +61,14 @@ def run(
     if any("{out" in word for word in target):
         cases = choose(only)
         candidate: Adapter = run_program(target, cases, seconds=seconds, folder=keep)
-    elif len(target) == 1:
+    elif len(target) == 1 and ":" in target[0]:
         candidate = adapter(target[0])  # before the cases, which take seconds to make
         cases = choose(only)
     else:
-        raise click.UsageError("A program needs an argument with {out} or {out.h5}, where its answers go.")
+        raise click.UsageError(
+            "Name an adapter, PACKAGE:ADAPTER, or a program with an argument {out} or {out.h5}, where its "
+            "answers go: refldnq kit run -- ./mine {in} {out}"
+        )
     judge(candidate, cases, expected, {"junit": junit, "markdown": markdown, "json": json_file})
 
 
@@ -74,7 +79,7 @@ class NotLoadedError(click.ClickException):
 
 
 def adapter(name: str) -> Adapter:
-    """The adapter that PACKAGE:ADAPTER names.
+    """The adapter that PACKAGE:ADAPTER names; a module may lie in the present folder.
 
     Raises
     ------
@@ -83,6 +88,9 @@ def adapter(name: str) -> Adapter:
     """
     from refldnq.verify.kit.external import load
 
+    here = str(Path.cwd())
+    if here not in sys.path:  # a command's path has the folder of the command, not the present one
+        sys.path.insert(0, here)
     try:
         return load(name)
     except Exception as error:  # an import runs anything
@@ -115,14 +123,14 @@ def judge(
     ValueError
         If an expected failure names no case, or the implementation says of itself what the kit does not know.
     """
-    from refldnq._checks import check_choice
     from refldnq.verify.kit import report
     from refldnq.verify.kit.runner import run as run_cases
+    from refldnq.verify.kit.runner import said
 
     json_file = files.get("json")
     for id_ in expected:
-        check_choice("xfail", id_, [case.id for case in cases])
-    candidate.info()  # what it says of itself is input, and may be refused as such
+        check_listed("xfail", id_, [case.id for case in cases], "refldnq kit list")
+    said(candidate)  # what it says of itself is input, and may be refused as such
     try:
         found = run_cases(candidate, cases, xfail=expected)
         text = report.to_text(found)
@@ -143,12 +151,13 @@ def judge(
 @click.argument("fault", required=False)
 def explain(fault: str | None) -> None:
     """What a fault of the catalogue is; without a name, all of them."""
-    from refldnq.verify.kit.faults import CATALOGUE, find
+    from refldnq.verify.kit.faults import BY_ID, CATALOGUE, find
 
     if fault is None:
         for one in CATALOGUE:
             say(f"{one.id:26} {one.stage:9} {one.title}")
         return
+    check_listed("fault", fault, BY_ID, "refldnq kit explain")
     one = find(fault)
     say(f"{one.id} ({', '.join(one.ops)})\n{one.title}\neffect: {one.effect}\n{one.explanation}")
 
@@ -211,6 +220,30 @@ def _states(file: Path) -> dict[str, str]:
         return {str(one["id"]): str(one["state"]) for one in content["cases"]}
     except (KeyError, TypeError) as error:
         raise ValueError(f"`{file}` must be a report of `refldnq kit run --json`.") from error
+
+
+def check_listed(name: str, value: str, known: Iterable[str], listing: str) -> None:
+    """Check a name that is one of hundreds.
+
+    Raises
+    ------
+    ValueError
+        If it is not; the message has the nearest ones, and the command that lists all.
+
+    Examples
+    --------
+    >>> check_listed("case", "dual/matrx", ["dual/matrix", "dual/column", "pack/linear"], "refldnq kit list")
+    Traceback (most recent call last):
+        ...
+    ValueError: `case` must be one of 'dual/matrix', ... (refldnq kit list), got 'dual/matrx'.
+    """
+    names = list(known)
+    if value in names:
+        return
+    within = sorted((one for one in names if value in one), key=lambda one: one.index(value))
+    near = dict.fromkeys([*within, *get_close_matches(value, names, 3), *names])
+    shown = ", ".join(map(repr, list(near)[: max(1, min(5, len(near) - 1))]))
+    raise ValueError(f"`{name}` must be one of {shown}, ... ({listing}), got {value!r}.")
 
 
 def choose(only: str | None) -> tuple[Case, ...]:

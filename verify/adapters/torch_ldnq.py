@@ -27,8 +27,8 @@ DONE = frozenset({"patches", "hessian", "pack", "proximal", "project", "dual", "
 class TorchLdnq:
     """The steps of the method in float64.
 
-    Methods get a case's inputs by name and return NumPy arrays by name; a wrong input is refused by an
-    exception.
+    Methods get a case's inputs by name and return NumPy arrays by name; a wrong input is refused by
+    `ValueError`, or where PyTorch finds it by `RuntimeError`, as `info` declares.
 
     Examples
     --------
@@ -46,6 +46,7 @@ class TorchLdnq:
             version=torch.__version__,
             dtype=str(self.dtype).removeprefix("torch."),
             capabilities=DONE,
+            refusals=(RuntimeError,),  # by which PyTorch says that shapes do not fit
         )
 
     def echo(self, X: Array) -> Array:
@@ -92,6 +93,8 @@ class TorchLdnq:
     def hessian(self, **inputs: Any) -> dict[str, Array]:
         """(2/n) XᵀX, one block a group."""
         rows = self.rows(inputs)
+        if len(rows) == 0:
+            raise ValueError("X must have images.")
         X = rows.flatten(0, 1).transpose(0, 1)
         return {"H": (2 / rows.shape[0] * X.mT @ X).numpy()}
 

@@ -4,6 +4,10 @@ An adapter is any object with `info()` and one method for each operation that it
 and called with keywords: the inputs of a case, by their names in `OPERATIONS`. It returns a mapping from the
 names of the answers to arrays, or the one array if the operation has one answer. Unknown keywords must be
 swallowed (``**_``): later suites may pass more.
+
+Inputs that have no answer are refused by raising `ValueError` or a subclass, such as
+`numpy.linalg.LinAlgError`, or what `Info.refusals` declares. Any other exception is a crash, and fails the
+case: a program that trips over NaN has not refused it.
 """
 
 from __future__ import annotations
@@ -383,6 +387,13 @@ MATTERS: Mapping[str, tuple[str, ...]] = {
 input: the start of `project`, its kind, passes and ties."""
 
 
+CRASHES = (
+    *(AttributeError, NameError, TypeError, AssertionError, ImportError, SyntaxError),
+    *(MemoryError, RecursionError, SystemError),
+)
+"""Exceptions that say that a program is broken: they refuse nothing, whatever is declared."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Info:
     """What an adapter says of itself.
@@ -397,11 +408,16 @@ class Info:
         The operations that it has.
     conventions : Conventions, optional
         The paper's by default.
+    refusals : tuple of type, optional
+        Exceptions beside `ValueError` by which it refuses inputs, such as the one by which a binding reports
+        errors of another language. One of `CRASHES` cannot be declared, nor a class of such ones by itself.
 
     Raises
     ------
     ValueError
-        If the type or a capability is unknown.
+        If the type or a capability is unknown, or a refusal would hide crashes.
+    TypeError
+        If a refusal is no type of exception.
 
     Examples
     --------
@@ -418,11 +434,28 @@ class Info:
     dtype: str
     capabilities: frozenset[str]
     conventions: Conventions = field(default_factory=Conventions)
+    refusals: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("dtype", self.dtype, ("float32", "float64"))
         for capability in sorted(self.capabilities):
             check_choice("capabilities", capability, OPERATIONS)
+        for refusal in self.refusals:
+            if not (isinstance(refusal, type) and issubclass(refusal, Exception)):
+                raise TypeError(f"`refusals` must hold types of exceptions, got {refusal!r}.")
+            if refusal is Exception or issubclass(refusal, CRASHES):
+                raise ValueError(f"`refusals` must not hold {refusal.__name__}: it would hide a crash.")
+
+    def refuses(self, error: BaseException) -> bool:
+        """Whether an exception says that the inputs have no answer, rather than that the program broke.
+
+        Examples
+        --------
+        >>> known = Info(name="mine", version="1", dtype="float64", capabilities=frozenset())
+        >>> known.refuses(ValueError("NaN")), known.refuses(ZeroDivisionError())
+        (True, False)
+        """
+        return isinstance(error, (ValueError, *self.refusals)) and not isinstance(error, CRASHES)
 
 
 class Question(Protocol):

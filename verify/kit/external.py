@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from refldnq._checks import check_choice
 from refldnq._typing import Array
 from refldnq.verify.kit.contract import OPERATIONS, Adapter, Answers, Conventions, Info, Question
 
@@ -104,6 +105,10 @@ def info_of(said: Mapping[str, Any], answered: Sequence[str] = ()) -> Info:
     >>> info_of({"name": "mine", "conventions": {"h_scale": "1/n"}}, ["hessian"]).conventions.h_scale
     '1/n'
     """
+    from refldnq.verify.kit.golden import LISTS, TEXTS
+
+    for name in said:  # a misspelt one would be ignored
+        check_choice("info", name, (*TEXTS, *LISTS))
     conventions = said.get("conventions", {})
     if not isinstance(conventions, Mapping):
         raise ValueError(f"`conventions` must be a mapping, got {type(conventions).__name__}.")

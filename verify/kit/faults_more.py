@@ -103,6 +103,14 @@ STOP_FAULTS: tuple[Fault, ...] = (
         "Only the start and the iterations that were done count.",
         stop_best="of all",
     ),
+    fault(
+        "stop-best-rounded",
+        _STOP,
+        "when to stop is decided in double precision, which point is kept in single",
+        "another point than the run ends with, where an objective is near the threshold",
+        "One comparison decides on both: the best is replaced where the row of idle iterations ends.",
+        stop_best="rounded",
+    ),
 )
 """Faults of the operation ``stop``."""
 

@@ -201,20 +201,36 @@ class Kit:
         told = {"name": "answers", "dtype": dtype, "capabilities": [case.op]}
         verdict(case.id, run(Recorded(info_of(told), {case.id: answers}), [case]))
 
-    def refuse(self, case: Any, call: Callable[..., Any]) -> None:
-        """Call an implementation with inputs that it must refuse by an exception.
+    def refuse(self, case: Any, call: Callable[..., Any], refusals: tuple[type[Exception], ...] = ()) -> None:
+        """Call an implementation with inputs that it must refuse.
+
+        Parameters
+        ----------
+        case : Case
+            The question.
+        call : callable
+            It gets the inputs by name.
+        refusals : tuple of type, optional
+            Exceptions beside `ValueError` that are refusals, as in `contract.Info`.
 
         Raises
         ------
         pytest.fail.Exception
-            If it returns.
+            If it returns, or crashes instead.
         """
         __tracebackhide__ = True
+        from refldnq.verify.kit.contract import Info
+
+        known = Info(name="", version="", dtype="float64", capabilities=frozenset(), refusals=refusals)
         try:
             call(**case.inputs)
-        except Exception:
-            return
-        pytest.fail(f"{case.id} must be refused ({case.error})", pytrace=False)
+        except Exception as error:
+            if known.refuses(error):
+                return
+            said = f"{case.id} raised {type(error).__name__}: {error}; it"
+        else:
+            said = case.id
+        pytest.fail(f"{said} must be refused ({case.error}) by a ValueError", pytrace=False)
 
 
 def verdict(id_: str, run: KitRun) -> None:

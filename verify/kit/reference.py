@@ -141,6 +141,8 @@ class Reference(LayerSteps, ChannelSteps, BaselineStep, StopStep, LossStep):
         n, p = rows.shape[:2]
         if n == 0 and knobs.empty_guard == "off":  # a mean of nothing
             return {"H": np.full((rows.shape[2], *rows.shape[3:] * 2), np.nan, dtype=self.dtype)}
+        if n == 0:
+            raise ValueError("`X` must have images.")
         if knobs.precision == "half":
             rows = rows.astype(np.float16).astype(self.dtype)
         if knobs.precision == "single":

@@ -72,7 +72,7 @@ class StopStep(ABC):
         done += {"given": 0, "early": -1, "late": 1}[knobs.stop_count]
         done = min(max(done, 0), len(E) - 1)
         best = int(np.argmin(E if knobs.stop_best == "of all" else E[: done + 1]))
-        if kept is not None and knobs.stop_best == "given":
+        if kept is not None and knobs.stop_best in ("given", "rounded"):
             best = min(kept, done)
         return {
             name: np.asarray(value, dtype=np.int64) for name, value in (("iterations", done), ("best", best))
@@ -87,7 +87,7 @@ class StopStep(ABC):
     def _patient(self, E: Array, inputs: Mapping[str, Any]) -> tuple[int, int]:
         knobs, most = self.knobs, int(inputs["most"])
         patience = int(inputs["patience"]) + (knobs.stop_patience == "one more")
-        best, idle = 0, 0
+        best, idle, kept, logged = 0, 0, 0, E.astype(np.float32)
         for k in range(1, most + 1):
             held = E[k - 1] if knobs.stop_against == "previous" else E[best]
             gain, limit = held - E[k], self._limit(inputs, held)
@@ -95,9 +95,13 @@ class StopStep(ABC):
                 best, idle = k, idle if knobs.stop_row == "in total" else 0
             else:
                 idle += 1
+            if knobs.stop_best != "rounded":
+                kept = best
+            elif logged[kept] - logged[k] > np.float32(self._limit(inputs, logged[kept])):
+                kept = k
             if idle >= patience:
-                return k, best
-        return most, best
+                return k, kept
+        return most, kept
 
     def _settled(self, E: Array, alpha: Array, inputs: Mapping[str, Any]) -> int:
         knobs, most = self.knobs, int(inputs["most"])

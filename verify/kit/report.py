@@ -67,6 +67,8 @@ def to_text(run: KitRun, *, most_cases: int = 5) -> str:
         if op in run.explanations:
             lines += cause(run.explanations[op])
     lines += [f"UNKNOWN {id_}: answers to a question that the kit does not ask" for id_ in run.unknown]
+    if not run.ran:
+        lines.append("NOTHING WAS RUN: no step of these cases was declared or answered")
     lines += trajectories(run)
     # A candidate's own words stay in their line: they must not look like the kit's, nor move the cursor.
     return "\n".join([*(_one_line(line) for line in lines), summary(run)])
@@ -109,10 +111,14 @@ def cause(explanation: Explanation) -> list[str]:
     if not explanation.candidates:
         return [f" CAUSE in {explanation.op}: {explanation.text}"]
     sets = " or ".join(" + ".join(one) for one in explanation.candidates)
+    likely = explanation.covered == explanation.failing
     lines = [
-        f" LIKELY CAUSE in {explanation.op} (replay matches {explanation.covered} of {explanation.failing} "
+        f" {'LIKELY' if likely else 'POSSIBLE'} CAUSE in {explanation.op} (replay matches "
+        f"{'' if likely else 'only '}{explanation.covered} of {explanation.failing} "
         f"failing cases to {explanation.distance:.0e}): {sets}"
     ]
+    if not likely:
+        lines.append("  nothing in the catalogue matches all failing cases")
     if explanation.base:
         lines.append(f"  on top of {', '.join(explanation.base)} of earlier steps")
     if len(explanation.candidates) > 1:

@@ -13,7 +13,8 @@ compared as    an answer is right if
 ``backward``   the residual of its system is at most 30 d u times the magnitudes in it, each column
 ``own``        an objective: it is that of the codes and the scale answered, as a sum in whatever order
 ``code``       it is equal where the margin exceeds (2N + 16) u; nearer to a threshold it is one of the codes
-               that the case allows, or where rounding may lead the alternation
+               that the case allows, or where rounding may lead the alternation; of ``stop`` the two answers
+               are judged together: a run must be able to end with both (`ends`)
 =============  ==============================================================================================
 
 A trajectory of ADMM is judged by its certificate (`trajectory`).
@@ -155,6 +156,8 @@ class _Judge:
             found |= {name: _wrong(name, f"{name}: not judged without {broken}") for name in readable}
         elif "Q" in readable and case.compare.get("Q") == "code":
             found |= self.codes(readable)
+        elif case.op == "stop" and not found:
+            found |= self.ended(readable)
         for name, got in readable.items():
             if name not in found:
                 own = case.compare[name] == "own"
@@ -235,6 +238,26 @@ class _Judge:
             ratio=math.inf,
         )
 
+    def ended(self, readable: Mapping[str, Array]) -> dict[str, Judgement]:
+        """The end of a run and the point that it keeps: a pair, not one and the other."""
+        from refldnq.verify.kit.ends import ends
+
+        pairs = ends(self.case.inputs, self.dtype)
+        got = {name: int(readable[name]) for name in ("iterations", "best")}
+        want = {name: int(self.case.outputs[name]) for name in got}
+        if tuple(got.values()) in pairs:
+            return {
+                name: Judgement(name=name, ok=True, licensed=got[name] != value)
+                for name, value in want.items()
+            }
+        known = got["iterations"] in {iterations for iterations, _ in pairs}
+        why = {name: f"{name}: got {got[name]}, want {want[name]}" for name in got if got[name] != want[name]}
+        if known:  # then it is the other answer that does not belong to it
+            why = {"best": f"best: got {got['best']}; no run of {got['iterations']} iterations keeps that"}
+        return {
+            name: _wrong(name, why[name]) if name in why else Judgement(name=name, ok=True) for name in got
+        }
+
     def codes(self, readable: Mapping[str, Array]) -> dict[str, Judgement]:
         """Judgements of codes, α and G where the codes are not those expected; else of the codes alone."""
         case, got = self.case, readable["Q"]
@@ -276,7 +299,8 @@ def read(name: str, answers: Mapping[str, Any], want: Any) -> Array:
     """An answer as an array that can be compared: there, of a type of numbers, of the right shape, finite."""
     right = np.asarray(want)
     if name not in answers:
-        raise UnusableError(f"{name}: missing")
+        others = ", ".join(str(one)[:40] for one in list(answers)[:5])
+        raise UnusableError(f"{name}: missing; answered: {others or 'nothing'}")
     try:
         got = np.asarray(answers[name])
     except Exception as error:

@@ -34,9 +34,6 @@ answer depends on a convention that was declared otherwise, or needs more digits
 SOUND = frozenset({"pass", "inapplicable", "not implemented"})
 """States that say nothing against an operation."""
 
-BREAKDOWNS = (NameError, AttributeError, ImportError, AssertionError, MemoryError, RecursionError)
-"""Errors that say that a program is broken, not that it refuses its inputs."""
-
 BEYOND = 0.2
 """Share of 1/eps (a tenth of 1/u) up to which a condition number is asked of a type."""
 
@@ -168,6 +165,8 @@ def run(
     ------
     ValueError
         If an expected failure names no case, or two cases share an id.
+    TypeError
+        If the adapter says of itself what is no `Info`.
     """
     began, listed = time.perf_counter(), standing(cases)
     expected = dict(xfail or {})
@@ -177,7 +176,7 @@ def run(
     for id_ in expected:
         check_choice("xfail", id_, ids)
     verdict = judge or _rules()
-    info = adapter.info()
+    info = said(adapter)
     recorded = getattr(adapter, "ids", None)
     handshake = check_echo(adapter, info) if recorded is None else None
     order = {op: i for i, op in enumerate(OPERATIONS)}
@@ -202,6 +201,27 @@ def run(
         unknown=_unknown(recorded or (), ids),
         echoed=recorded is None,
     )
+
+
+def said(adapter: Adapter) -> Info:
+    """What an adapter says of itself.
+
+    Raises
+    ------
+    TypeError
+        If that is no `Info`.
+
+    Examples
+    --------
+    >>> from refldnq.verify.kit.reference import Reference
+    >>> said(Reference()).dtype
+    'float64'
+    """
+    info = adapter.info()
+    if not isinstance(info, Info):
+        kind = type(info).__name__
+        raise TypeError(f"`info` must return an Info of refldnq.verify.kit.contract, got {kind}.")
+    return info
 
 
 def _unknown(recorded: Iterable[str], listed: Iterable[str]) -> tuple[str, ...]:
@@ -298,9 +318,10 @@ def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outco
     except SystemExit as error:  # neither an answer nor a refusal, and not the end of this run
         return Outcome(case=case, state="FAIL", messages=(f"raised SystemExit: {error}",))
     except Exception as error:
-        if case.error is not None and not isinstance(error, BREAKDOWNS):
-            return Outcome(case=case, state="pass", messages=(f"refused by {type(error).__name__}: {error}",))
-        return Outcome(case=case, state="FAIL", messages=(f"raised {type(error).__name__}: {error}",))
+        said = f"{type(error).__name__}: {error}"
+        if case.error is not None and info.refuses(error):
+            return Outcome(case=case, state="pass", messages=(f"refused by {said}",))
+        return Outcome(case=case, state="FAIL", messages=(f"raised {said}", *_no_refusal(case)))
     if answers is None:
         return Outcome(case=case, state="unanswered", messages=("no answer",))
     if case.error is not None:
@@ -313,6 +334,12 @@ def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outco
     return Outcome(
         case=case, state="FAIL" if bad else "pass", messages=bad, answers=answers, licensed=licensed
     )
+
+
+def _no_refusal(case: Question) -> tuple[str, ...]:
+    if case.error is None:
+        return ()
+    return (f"must be refused ({case.error}) by a ValueError or a type that info() names in refusals",)
 
 
 def _with_verdicts(adapter: Adapter, info: Info, asked: Question, outcome: Outcome) -> Outcome:

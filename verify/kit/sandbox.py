@@ -131,7 +131,7 @@ class Sandbox:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
+                env=_environment(),
             )
             assert self._process.stdout is not None
             # The time of a file does not begin before its reader has: a busy machine imports slowly.
@@ -139,8 +139,20 @@ class Sandbox:
                 _receive(self._process.stdout)
             except EOFError as error:
                 self.close()
-                raise ValueError("the process that reads answers does not start.") from error
+                why = _no_start()
+                raise ValueError(f"the process that reads answers does not start: {why}.") from error
         return self._process
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _no_start() -> str:
+    # What the worker imports, once more, to see what it says.
+    command = [sys.executable, "-c", f"import {__name__}, h5py"]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    return (done.stderr.strip() or "no reason was given").splitlines()[-1].rstrip(".")
 
 
 def read(path: str | Path) -> Read:

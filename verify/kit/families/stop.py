@@ -233,7 +233,15 @@ def cases() -> Iterator[Case]:
         "beside-threshold",
         "better than the tolerance by 2**-38: double precision must see it, single may not",
         asked("patience", [1.0, edge, edge, edge, edge, 0.25]),
-        "stop-patience-off",
+        "stop-patience-off stop-best-rounded",
+        near=True,
+    )
+    edge = 0.75 - 2.0**-52
+    yield make_stop(
+        "beside-threshold-double",
+        "better than the tolerance by 2**-52: either way is right, but with its own end and its own point",
+        asked("patience", [1.0, edge, edge, edge, edge, 0.25]),
+        f"{COUNTS} stop-patience-off stop-best-rounded",
         near=True,
     )
     bad = asked("patience", slow)

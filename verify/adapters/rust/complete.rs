@@ -1,19 +1,23 @@
-//! The conformance kit from Rust, without any crate: an example to copy, ADMM included.
+//! The whole method of one layer, ADMM included, from Rust and without any crate; `first.rs` is shorter.
 //!
-//!     rustc --edition 2021 -O refldnq_kit.rs -o refldnq_kit
-//!     refldnq kit run -- ./refldnq_kit {in} {out}
+//!     rustc --edition 2021 -O complete.rs -o complete
+//!     refldnq kit run -- ./complete {in} {out}
 //!
-//! An input of a case is IN/<op>/<name>/in/<input>.npy, an answer OUT/<op>/<name>/out/<answer>.npy, and who
+//! An input of a case is IN/<step>/<case>/in/<input>.npy, an answer OUT/<step>/<case>/out/<answer>.npy, and who
 //! answers stands in OUT/info.json. A step that returns `Err` refuses its inputs.
 use std::collections::BTreeMap;
+use std::mem::size_of;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
+
+/// In what all is computed: f32 will do, and info.json says so.
+type Real = f64;
 
 /// An array of any type, in C order; codes and counts are converted when they are written.
 #[derive(Clone, Default)]
 struct Array {
     shape: Vec<usize>,
-    data: Vec<f64>,
+    data: Vec<Real>,
     text: String,
 }
 type Named = BTreeMap<String, Array>;
@@ -21,7 +25,7 @@ type Answer = Result<Named, String>;
 type Step = fn(&Named) -> Answer;
 
 impl Array {
-    fn new(shape: &[usize], data: Vec<f64>) -> Array {
+    fn new(shape: &[usize], data: Vec<Real>) -> Array {
         Array { shape: shape.to_vec(), data, text: String::new() }
     }
     fn int(&self, i: usize) -> i64 {
@@ -56,9 +60,9 @@ fn load(file: &Path) -> io::Result<Array> {
         inside[..inside.find(')').unwrap()].split(',').filter_map(|n| n.trim().parse().ok()).collect();
     let body = &bytes[start..];
     let data = match kind {
-        "f8" => body.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-        "i8" => body.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
-        "i1" | "b1" => body.iter().map(|&b| b as i8 as f64).collect(),
+        "f8" => body.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap()) as Real).collect(),
+        "i8" => body.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as Real).collect(),
+        "i1" | "b1" => body.iter().map(|&b| b as i8 as Real).collect(),
         _ if kind.starts_with('S') => vec![],
         _ => panic!("{} has the unknown type {kind}", file.display()),
     };
@@ -77,7 +81,7 @@ fn save(folder: &Path, name: &str, array: &Array) -> io::Result<()> {
             ("<i8".into(), array.data.iter().flat_map(|&x| (x as i64).to_le_bytes()).collect())
         }
         "error" => (format!("|S{}", array.text.len()), array.text.clone().into_bytes()),
-        _ => ("<f8".into(), array.data.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        _ => (format!("<f{}", size_of::<Real>()), array.data.iter().flat_map(|x| x.to_le_bytes()).collect()),
     };
     let shape: String = array.shape.iter().map(|n| format!("{n},")).collect();
     let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
@@ -135,7 +139,7 @@ fn hessian(inputs: &Named) -> Answer {
             line.iter_mut().zip(x).for_each(|(sum, other)| *sum += x[i] * other);
         }
     }
-    h.iter_mut().for_each(|value| *value *= 2.0 / n as f64);
+    h.iter_mut().for_each(|value| *value *= 2.0 / n as Real);
     Ok(named([("H", Array::new(&[g, d, d], h))]))
 }
 
@@ -158,14 +162,14 @@ fn pack(inputs: &Named) -> Answer {
 }
 
 /// (H + ρI) Θ = H W̄ + ρ(G - λ), by L D Lᵀ.
-fn solve(h: &[f64], w: &Array, g: &[f64], lam: &[f64], rho: f64) -> Result<Vec<f64>, String> {
+fn solve(h: &[Real], w: &Array, g: &[Real], lam: &[Real], rho: Real) -> Result<Vec<Real>, String> {
     require(rho > 0.0, "rho must be positive")?;
     let (d, m) = (w.shape[0], w.shape[1]);
     let mut l = h.to_vec(); // D stands on the diagonal
     for i in 0..d {
         l[i * d + i] += rho;
         for j in 0..=i {
-            let sum: f64 = (0..j).map(|k| l[i * d + k] * l[j * d + k] * l[k * d + k]).sum();
+            let sum: Real = (0..j).map(|k| l[i * d + k] * l[j * d + k] * l[k * d + k]).sum();
             let rest = l[i * d + j] - sum;
             l[i * d + j] = if i == j { rest } else { rest / l[j * d + j] };
         }
@@ -174,12 +178,12 @@ fn solve(h: &[f64], w: &Array, g: &[f64], lam: &[f64], rho: f64) -> Result<Vec<f
     let mut theta = vec![0.0; d * m];
     for c in 0..m {
         for i in 0..d {
-            let curved: f64 = (0..d).map(|k| h[i * d + k] * w.data[k * m + c]).sum();
-            let known: f64 = (0..i).map(|k| l[i * d + k] * theta[k * m + c]).sum();
+            let curved: Real = (0..d).map(|k| h[i * d + k] * w.data[k * m + c]).sum();
+            let known: Real = (0..i).map(|k| l[i * d + k] * theta[k * m + c]).sum();
             theta[i * m + c] = curved + rho * (g[i * m + c] - lam[i * m + c]) - known;
         }
         for i in (0..d).rev() {
-            let known: f64 = (i + 1..d).map(|k| l[k * d + i] * theta[k * m + c]).sum();
+            let known: Real = (i + 1..d).map(|k| l[k * d + i] * theta[k * m + c]).sum();
             theta[i * m + c] = theta[i * m + c] / l[i * d + i] - known;
         }
     }
@@ -193,9 +197,9 @@ fn proximal(inputs: &Named) -> Answer {
 }
 
 /// Q = nearest(V/α): the codes, and VᵀQ and QᵀQ.
-fn nearest(v: &[f64], values: &[f64], alpha: f64, ties: &str) -> (Vec<usize>, f64, f64) {
+fn nearest(v: &[Real], values: &[Real], alpha: Real, ties: &str) -> (Vec<usize>, Real, Real) {
     let zero = values.iter().position(|&x| x == 0.0).unwrap_or(0);
-    let code = |x: f64| {
+    let code = |x: Real| {
         let mut code = 0;
         for pair in values.windows(2) {
             let middle = (pair[0] + pair[1]) / 2.0;
@@ -216,14 +220,14 @@ fn nearest(v: &[f64], values: &[f64], alpha: f64, ties: &str) -> (Vec<usize>, f6
 
 struct Point {
     codes: Vec<usize>,
-    alpha: f64,
+    alpha: Real,
     passes: i64,
 }
 
 /// The alternation Q = nearest(V/α), α = VᵀQ/QᵀQ from `alpha0`, or from 0 the mean of |V|.
-fn alternate(v: &[f64], values: &[f64], alpha0: f64, most: i64, ties: &str) -> Point {
-    let least = values.iter().filter(|&&x| x != 0.0).fold(f64::INFINITY, |a, x| a.min(x.abs()));
-    let mean = v.iter().map(|x| x.abs()).sum::<f64>() / v.len() as f64 / least;
+fn alternate(v: &[Real], values: &[Real], alpha0: Real, most: i64, ties: &str) -> Point {
+    let least = values.iter().filter(|&&x| x != 0.0).fold(Real::INFINITY, |a, x| a.min(x.abs()));
+    let mean = v.iter().map(|x| x.abs()).sum::<Real>() / v.len() as Real / least;
     let mut alpha = if alpha0 > 0.0 { alpha0 } else { mean };
     let (mut passes, mut restarted, mut direction) = (0, false, 0.0);
     let (mut codes, mut top, mut bottom) = nearest(v, values, alpha, ties);
@@ -251,15 +255,15 @@ fn alternate(v: &[f64], values: &[f64], alpha0: f64, most: i64, ties: &str) -> P
 }
 
 /// The global optimum: codes change where α = v/middle, so those between such values are all that there are.
-fn optimum(v: &[f64], values: &[f64], ties: &str) -> Point {
-    let middles: Vec<f64> = values.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
-    let mut breaks: Vec<f64> = v
+fn optimum(v: &[Real], values: &[Real], ties: &str) -> Point {
+    let middles: Vec<Real> = values.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
+    let mut breaks: Vec<Real> = v
         .iter()
         .flat_map(|x| middles.iter().map(move |middle| x / middle))
         .filter(|a| *a > 0.0 && a.is_finite())
         .collect();
     breaks.push(0.0);
-    breaks.sort_by(f64::total_cmp);
+    breaks.sort_by(Real::total_cmp);
     let (mut alpha, mut gain) = (0.0, 0.0);
     for pair in breaks.windows(2) {
         let (_, top, bottom) = nearest(v, values, (pair[0] + pair[1]) / 2.0, ties);
@@ -270,7 +274,7 @@ fn optimum(v: &[f64], values: &[f64], ties: &str) -> Point {
     alternate(v, values, alpha, -1, ties)
 }
 
-fn scaled(point: &Point, values: &[f64]) -> Vec<f64> {
+fn scaled(point: &Point, values: &[Real]) -> Vec<Real> {
     point.codes.iter().map(|&q| point.alpha * values[q]).collect()
 }
 
@@ -281,12 +285,12 @@ fn project(inputs: &Named) -> Answer {
         "exact" => optimum(v, values, ties),
         _ => alternate(v, values, inputs["alpha0"].data[0], inputs["passes"].int(0), ties),
     };
-    let codes = point.codes.iter().map(|&q| q as f64).collect();
+    let codes = point.codes.iter().map(|&q| q as Real).collect();
     Ok(named([
         ("Q", Array::new(&[v.len()], codes)),
         ("alpha", Array::new(&[], vec![point.alpha])),
         ("G", Array::new(&[v.len()], scaled(&point, values))),
-        ("passes", Array::new(&[], vec![point.passes as f64])),
+        ("passes", Array::new(&[], vec![point.passes as Real])),
     ]))
 }
 
@@ -300,8 +304,8 @@ fn dual(inputs: &Named) -> Answer {
 fn admm(inputs: &Named) -> Answer {
     let (h, w, values) = (&inputs["H"].data, &inputs["W_bar"], &inputs["values"].data);
     let (d, m, steps) = (w.shape[0], w.shape[1], inputs["K"].int(0) as usize);
-    let objective = |g: &[f64]| {
-        let difference: Vec<f64> = g.iter().zip(&w.data).map(|(g, w)| g - w).collect();
+    let objective = |g: &[Real]| {
+        let difference: Vec<Real> = g.iter().zip(&w.data).map(|(g, w)| g - w).collect();
         let mut sum = 0.0;
         for (i, k, c) in (0..d).flat_map(|i| (0..d).flat_map(move |k| (0..m).map(move |c| (i, k, c)))) {
             sum += difference[i * m + c] * h[i * d + k] * difference[k * m + c];
@@ -310,10 +314,10 @@ fn admm(inputs: &Named) -> Answer {
     };
     let (mut g, mut lam, mut alpha) = (inputs["G0"].data.clone(), inputs["lam0"].data.clone(), 0.0);
     let (mut energies, mut points) = (vec![objective(&g)], vec![g.clone()]);
-    let mut trace: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut trace: BTreeMap<&str, Vec<Real>> = BTreeMap::new();
     for _ in 0..steps {
         let theta = solve(h, w, &g, &lam, inputs["rho"].data[0])?;
-        let v: Vec<f64> = theta.iter().zip(&lam).map(|(t, l)| t + l).collect();
+        let v: Vec<Real> = theta.iter().zip(&lam).map(|(t, l)| t + l).collect();
         let point = match inputs["projection"].text.as_str() {
             "exact" => optimum(&v, values, "smaller"),
             _ => alternate(&v, values, alpha, -1, "smaller"),
@@ -323,7 +327,7 @@ fn admm(inputs: &Named) -> Answer {
         lam = lam.iter().zip(theta.iter().zip(&g)).map(|(l, (t, g))| l + t - g).collect();
         energies.push(objective(&g));
         points.push(g.clone());
-        let codes = point.codes.iter().map(|&q| q as f64).collect();
+        let codes = point.codes.iter().map(|&q| q as Real).collect();
         for (name, array) in
             [("Theta", theta), ("V", v), ("Q", codes), ("G", g.clone()), ("lam", lam.clone())]
         {
@@ -335,7 +339,7 @@ fn admm(inputs: &Named) -> Answer {
     let chosen = if inputs["returned"].text == "best" { best } else { steps };
     let mut answers = named([
         ("E", Array::new(&[steps + 1], energies)),
-        ("best", Array::new(&[], vec![best as f64])),
+        ("best", Array::new(&[], vec![best as Real])),
         ("result", Array::new(&[d, m], points[chosen].clone())),
     ]);
     for (name, data) in trace {
@@ -377,6 +381,9 @@ fn main() -> io::Result<()> {
         }
     }
     let names = steps.map(|(op, _)| format!("\"{op}\"")).join(", ");
-    let info = format!("{{\"name\": \"refldnq_kit.rs\", \"version\": \"1\", \"dtype\": \"float64\", \"capabilities\": [{names}]}}\n");
+    let dtype = format!("float{}", 8 * size_of::<Real>());
+    let info = format!(
+        r#"{{"name": "complete.rs", "version": "1", "dtype": "{dtype}", "capabilities": [{names}]}}"#
+    );
     fs::write(words[1].join("info.json"), info)
 }
