@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from refldnq._typing import Array, NetworkParams
-from refldnq.loss import LOSSES, cross_entropy, distillation, output_error, squared_hinge
+from refldnq.loss import LOSSES, LossName, cross_entropy, distillation, output_error, squared_hinge
 from refldnq.optim import SGD, Adam, Optimizer, learning_rate
 
 
@@ -69,7 +69,7 @@ def test_squared_hinge_is_its_formula_and_gradient() -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses_of_labels_refuse_other_classes(name: str) -> None:
+def test_losses_of_labels_refuse_other_classes(name: LossName) -> None:
     with pytest.raises(ValueError, match=r"`labels` must lie in 0\.\.1, got -1\.\.1"):
         LOSSES[name](np.zeros((2, 2)), np.array([-1, 1]))
     with pytest.raises(ValueError, match=r"`labels` must have shape \(2,\), got \(1,\)"):
