@@ -1,7 +1,7 @@
 r"""Levels for each layer from a budget of bits: more where they help the output most.
 
 A layer's sensitivity is measured: the output error (6) of the network with that layer alone quantized. The
-sum of these over the layers is minimized, exactly on a grid, by a dynamic program over the layers:
+sum of these over the layers is minimized by a dynamic program over the layers:
 
 .. math:: \min_k \sum_l E_{l,k_l} \quad\text{such that}\quad \sum_l n_l \log_2 k_l \le B \sum_l n_l
 
@@ -30,9 +30,12 @@ CANDIDATES = (2, 3, 5, 7, 9, 11)
 """Numbers of levels to choose from: the paper's tables have 3 to 11; with the two values ±α, one bit a
 weight, a budget of log2(3) bits leaves something to choose."""
 
-GRID = 20_000
-"""Parts of the budget beyond the fewest bits; bits are rounded up to them, so that it is never exceeded
-(chosen here)."""
+LIMIT = 20_000
+"""Most partial allocations that are kept from layer to layer (chosen here: seconds for a hundred layers).
+Where more of them could still be the best, of those that cost nearly the same only the best goes on."""
+
+SLACK = 1e-12
+"""By how much the sums of bits may exceed a budget, relative: their rounding errors."""
 
 IMAGES = 128
 """Images that sensitivities are measured on: what is wanted are ratios between layers (chosen here)."""
@@ -148,8 +151,8 @@ def allocate(sizes: Sequence[int], bits: Sequence[float], errors: Array, budget:
     Returns
     -------
     tuple of int
-        Indices of the choices; optimal among those whose bits beyond the fewest, each layer's rounded up to a
-        part in `GRID` of what the budget leaves for them, stay within it.
+        Indices of the choices, within the budget; the optimum if no more than `LIMIT` partial allocations are
+        of use after any layer.
 
     Raises
     ------
@@ -172,26 +175,33 @@ def allocate(sizes: Sequence[int], bits: Sequence[float], errors: Array, budget:
     least = min(bits)
     if not budget >= least:
         raise ValueError(f"`budget` must be at least {least:.6g} bits a weight, got {budget!r}.")
-    part = (budget - least) * sum(sizes) / GRID
-    # Parts beyond the fewest bits; a choice of the fewest costs nothing, also if nothing is to be spent.
-    cost = [
-        [0 if b == least else math.ceil(size * (b - least) / part) if part > 0 else GRID + 1 for b in bits]
-        for size in sizes
-    ]
-    best = np.zeros(GRID + 1)  # least error of the layers so far with at most so many parts
-    taken = np.zeros((len(sizes), GRID + 1), dtype=np.int64)
-    for row, own in enumerate(cost):
-        trials = np.full((len(bits), GRID + 1), np.inf)
-        for choice, parts in enumerate(own):
-            if parts <= GRID:
-                trials[choice, parts:] = best[: GRID + 1 - parts] + errors[row, choice]
-        taken[row] = trials.argmin(axis=0)
-        best = trials.min(axis=0)
-    left, choices = GRID, []
-    for row in reversed(range(len(sizes))):
-        choices.append(int(taken[row, left]))
-        left -= cost[row][choices[-1]]
+    room = budget * sum(sizes) * (1.0 + SLACK)
+    spent, lost = np.zeros(1), np.zeros(1)  # bits and error of the choices so far: better is dearer
+    taken: list[tuple[Array, Array]] = []  # the last choice, and the place of those before it
+    for row, size in enumerate(sizes):
+        reserve = least * sum(sizes[row + 1 :])
+        trials = np.add.outer(size * np.asarray(bits, dtype=np.float64), spent).ravel()
+        values = np.add.outer(errors[row], lost).ravel()
+        inside = np.flatnonzero(trials + reserve <= room)
+        order = inside[np.lexsort((values[inside], trials[inside]))]
+        before = np.minimum.accumulate(np.concatenate([[np.inf], values[order][:-1]]))
+        kept = order[values[order] < before]
+        kept = kept[_thinned(trials[kept])]
+        taken.append(np.divmod(kept, spent.size))
+        spent, lost = trials[kept], values[kept]
+    place, choices = spent.size - 1, []
+    for chosen, parents in reversed(taken):
+        choices.append(int(chosen[place]))
+        place = int(parents[place])
     return tuple(reversed(choices))
+
+
+def _thinned(spent: Array) -> Array:
+    """Places of at most `LIMIT` of the ascending costs: the last, which is the best, of each part of them."""
+    if spent.size <= LIMIT:
+        return np.arange(spent.size)
+    part = np.floor((spent - spent[0]) / (spent[-1] - spent[0]) * (LIMIT - 2)).astype(np.int64)
+    return np.append(np.flatnonzero(np.diff(part)), spent.size - 1)
 
 
 def mixed_levels(measured: Sensitivities, mean_bits: float) -> dict[str, Codebook]:
