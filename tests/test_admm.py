@@ -597,3 +597,12 @@ def test_a_trajectory_refuses_what_it_cannot_run() -> None:
         trajectory(0 * H, W, TERNARY, settings_for(rho_scale="absolute"), G0=W, lam0=0 * W)
     none = trajectory(H, W, TERNARY, settings_for(iterations=0), G0=W, lam0=0 * W)
     assert none.theta.shape == (0, *W.shape) and none.objective.shape == (1,)
+
+
+@pytest.mark.parametrize("size", [1e-309, 1e-307, 1.0, 1e307])
+def test_hessians_at_the_ends_of_the_range(size: float) -> None:
+    x = np.random.default_rng(0).standard_normal((50, 4)) / 10
+    H, W = (x.T @ x)[None], np.random.default_rng(1).standard_normal((1, 4, 2))
+    result = solve(size * H, W, TERNARY)
+    assert np.array_equal(result.codes, solve(H, W, TERNARY).codes)
+    assert float(result.alpha) == pytest.approx(float(solve(H, W, TERNARY).alpha), rel=1e-4)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refldnq._kernels import anneal as kernels
 from refldnq.codebook import Codebook, fixed, free, powers_of_two, scaled
 from refldnq.hessian import layer_error
 from refldnq.projection import project
@@ -506,6 +507,38 @@ def test_annealing_finds_the_enumerated_optimum_of_single_columns() -> None:
             raise AssertionError("below the optimum")
         hits += found <= optimum + 1e-9 * gain.max()
     assert hits >= 36  # nine in ten
+
+
+def test_annealing_is_as_hot_as_the_steps_between_values_are_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    hottest: list[float] = []
+    original = kernels.anneal
+
+    def kernel(*arguments: Any) -> None:
+        hottest.append(float(arguments[6][0]))
+        original(*arguments)
+
+    monkeypatch.setattr(kernels, "anneal", kernel)
+    H, W = problem(0)
+    settings = AnnealSettings(sweeps=5, rounds=1, explorations=0, hot=0.5, cold=0.1)
+
+    def heat(codebook: Codebook) -> float:
+        hottest.clear()
+        anneal.solve(H, W, codebook, settings)
+        return hottest[0] / (0.5 * float(np.einsum("gii->gi", H).mean()))
+
+    for levels in (3, 5):
+        assert heat(powers_of_two(levels)) == pytest.approx(1.0, rel=1e-14)
+    assert heat(fixed([-3.0, 0.0, 3.0])) == pytest.approx(9.0, rel=1e-14)
+    uneven = heat(fixed([-1.5, -0.5, 0.0, 0.5, 1.5]))
+    # A value that is nearly there already must not freeze the walk: the least step is small.
+    assert 0.5 * uneven < heat(fixed([-1.5, -0.5, 0.0, 0.01, 0.5, 1.5])) < uneven
+
+
+def test_annealing_of_values_that_are_nearly_equal() -> None:
+    H, W = problem(0)
+    settings = AnnealSettings(sweeps=5, rounds=1, explorations=0)
+    for values in ([-1.0, 0.0, 1e-200, 1.0], [-1e-200, 0.0, 1e-200]):
+        assert np.isfinite(anneal.solve(H, W, fixed(values), settings).objective)
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ class AnnealSettings:
     sweeps : int, optional
         Temperatures of a round; at each, every entry is moved once on average.
     hot, cold : float, optional
-        First and last temperature in units of the mean of H's diagonal times the square of the least step
-        between two values of the scaled set; geometric in between.
+        First and last temperature in units of the mean of H's diagonal times the mean square of the steps
+        between neighbouring values of the scaled set; geometric in between.
     explorations : int, optional
         Number of rounds before these that look further away: they begin ten times as hot, at the scales of
         the best result times exp(±spread) at most, and are five times as short.
@@ -175,11 +175,11 @@ def _walk(problem: Problem, point: Point, temperatures: Float64Array, rng: np.ra
 
     columns = problem.groups * problem.outputs
     seeds = rng.integers(1, 2**64, columns, dtype=np.uint64)
-    steps = np.diff(np.sort(point.values))  # 1 for the paper's sets; the values of a free one have a scale
-    step = float(steps[steps > 0].min(initial=np.inf))
-    if not step < np.inf:  # all values are equal: there is nowhere to go
+    # The values of a free set have a scale of their own. For the paper's 3 and 5 levels this is 1.
+    step = float(np.mean(np.diff(np.sort(point.values)) ** 2))
+    temperatures = temperatures * (step * float(np.einsum("gii->gi", problem.H).mean()))
+    if not temperatures[-1] > 0:  # all values are equal, or nearly: there is nowhere to go
         return point
-    temperatures = temperatures * (step**2 * float(np.einsum("gii->gi", problem.H).mean()))
     codes = point.codes.copy()
     flat, HW = codes.reshape(columns, -1), problem.HW.reshape(columns, -1)
     HQ = (point.Q @ problem.H).reshape(columns, -1)
