@@ -148,6 +148,11 @@ class Copies(Sequence[Copy]):
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def plain(self) -> Copy:
+        """The images as they are, which are at the cut already."""
+        return Copy(self.cascade.live, self.versions.target(0), self.versions.features(0))
+
     @overload
     def __getitem__(self, index: int) -> Copy: ...
     @overload

@@ -115,6 +115,8 @@ def last_update(
     copies: Sequence[Copy],
     settings: UpdateSettings,
     rng: np.random.Generator,
+    *,
+    plain: Copy | None = None,
 ) -> tuple[UpdateResult, dict[str, QuantizedWeight]]:
     """Move what is not quantized, and the scales.
 
@@ -132,6 +134,8 @@ def last_update(
         Of the update.
     rng : numpy.random.Generator
         Orders the images.
+    plain : Copy, optional
+        As `refldnq.update.update` has it.
 
     Returns
     -------
@@ -159,7 +163,7 @@ def last_update(
     1.0
     """
     scales = Scales(network, quantized, fixed, settings)
-    result = update(network, 0, copies, settings, rng, moving=scales)
+    result = update(network, 0, copies, settings, rng, moving=scales, plain=plain)
     codes = {
         name: scales.code(name, result.arrays[name][FACTOR])
         if FACTOR in result.arrays.get(name, {})

@@ -245,7 +245,8 @@ class LayerReport:
     dead_inputs : int
         Rows of the Hessian that are zero.
     update_loss : float
-        Mean output error of the update's last epoch; NaN without an update.
+        Mean output error of the update's last epoch; NaN without an update, or if one was not kept because
+        it helped none of the images left out.
     update_images : int
         Image passes of the update.
     seconds : float
@@ -435,12 +436,13 @@ def _finish(state: Progress, cascade: Cascade, settings: LdnqSettings, rng: np.r
         ]
         cascade.restart()
         copies = Copies(cascade, state.network, versions, 0, epochs)
-        result, codes = last_update(state.network, state.quantized, fixed, copies, how, rng)
+        plain = copies.plain if how.validation else None
+        result, codes = last_update(state.network, state.quantized, fixed, copies, how, rng, plain=plain)
         state = replace(state, network=result.network, quantized=codes)
         reports = [replace(report, alpha=_plain_alpha(codes[report.name].alpha)) for report in reports]
-        if result.losses:  # none if nothing can move
-            passes = reports[-1].update_images + result.images
-            reports[-1] = replace(reports[-1], update_loss=result.losses[-1], update_images=passes)
+        passes = reports[-1].update_images + result.images
+        loss = result.losses[-1] if result.losses else reports[-1].update_loss
+        reports[-1] = replace(reports[-1], update_loss=loss, update_images=passes)
     if settings.reestimate == "end":
         state = replace(state, network=reestimate_statistics(state.network, images, settings.batch_size))
     if epochs or settings.reestimate == "end":
@@ -499,12 +501,16 @@ def _quantize_layer(
             behind=behind if settings.target == "block" else None,
         )
         blocks, wanted = followed.H, followed.W
-    how = settings.resolved
-    if absorbs and behind.norm is not None and codebook.kind == "scaled" and codebook.has_zero:
+    own = how = settings.resolved
+    if absorbs and behind.norm is not None and codebook.kind == "scaled":
         how = replace(how or default_settings(settings.solver), per_channel=True)
     weights = _channel_weights(network, name) if settings.channel_weights == "batchnorm" else None
     weighted = {} if weights is None else {"column_weights": weights}
-    solution = get_solver(settings.solver)(blocks, wanted, codebook, how, **weighted)  # step 3
+    solve = get_solver(settings.solver)
+    solution = solve(blocks, wanted, codebook, how, **weighted)  # step 3
+    if how is not own and not codebook.has_zero and not (np.asarray(solution.alpha) > 0).all():
+        # A channel without a scale is 0, and this set has no code for it: one scale for all channels.
+        solution = solve(blocks, wanted, codebook, own, **weighted)
     extras: dict[str, Any] = {}
     if certificates and weights is None:
         extras |= _certificate(blocks, wanted, codebook, solution)
@@ -530,7 +536,10 @@ def _quantize_layer(
         moving = Moving(free_arrays(network, position + 1, state.quantized, settings.update))
         if moving.arrays:  # behind the last layer nothing moves
             copies = Copies(cascade, network, versions, len(state.reports), settings.update.epochs)
-            result = update(network, position + 1, copies, settings.update, rng, moving=moving)  # step 4
+            plain = copies.plain if settings.update.validation else None
+            result = update(
+                network, position + 1, copies, settings.update, rng, moving=moving, plain=plain
+            )  # step 4
             network = result.network
     report = _report(name, codebook, exact, packed, solution, cascade)
     if absorbed is not None:
@@ -580,16 +589,19 @@ def _absorb(
     name: str,
     norm: str | None,
 ) -> tuple[QuantizedWeight, _Absorbed]:
-    """One scale in place of each channel's own, and the arrays behind the layer that make up for it."""
+    """One scale in place of each channel's own, and the arrays behind the layer that make up for it.
+
+    Channels keep their scales where no normalization can take them over, or where the set has no code for 0,
+    which is what a channel without a scale needs.
+    """
     constant = problem.constant(solution.G).ravel()
     ratios = np.ones(len(constant))
-    if code.alpha.ndim:
+    if code.alpha.ndim and norm is not None and ((code.values == 0).any() or (code.alpha > 0).all()):
         alpha, codes = code.alpha, code.codes.copy()
         one = float(alpha[alpha > 0].mean()) if (alpha > 0).any() else 0.0
         ratios = np.divide(one, alpha, out=np.ones_like(alpha), where=alpha > 0).ravel()
-        # A channel without a scale is 0; its codes say so whatever the layer's scale.
-        zero = int(np.flatnonzero(code.values == 0)[0])
-        codes = np.where(alpha[:, None, :] > 0, codes, np.int8(zero))
+        for zero in np.flatnonzero(code.values == 0):  # what has no scale is 0, whatever the layer's scale
+            codes = np.where(alpha[:, None, :] > 0, codes, np.int8(zero))
         code = replace(code, codes=codes, alpha=np.asarray(one))
     arrays = take_over(network, teacher, name, ratios, constant, norm=norm)
     kept = network.params[name].get("bias")

@@ -67,15 +67,15 @@ class UpdateSettings:
     mix : float, optional
         Largest weight of a second image in an image of a version, 0 to 0.5; 0 mixes nothing.
     patience : int, optional
-        Stop after so many epochs without a relative fall of the epoch's mean loss by `tolerance`; 0 never
-        stops.
+        Stop after so many epochs without a relative fall of the epoch's mean loss by `tolerance`, or of the
+        loss on the images left out if there are any; 0 never stops.
     tolerance : float, optional
         See `patience`.
     validation : float, optional
         Share of the images, spread evenly over them, that an update leaves out to choose its length by: the
-        loss on them, in eval mode, is taken before the first and after every epoch, and what is returned is
-        the state where it was least. 0, as in the paper, leaves none out. Not with `mix`, which would learn
-        from them.
+        loss on them as they are, in eval mode, is taken before the first and after every epoch, and what is
+        returned is the state where it was least. 0, as in the paper, leaves none out. Not with `mix`, which
+        would learn from them.
 
     Raises
     ------
@@ -242,6 +242,7 @@ def update(
     rng: np.random.Generator,
     *,
     moving: Moving | None = None,
+    plain: Copy | None = None,
 ) -> UpdateResult:
     r"""Minimize the output error over the parameters behind a cut.
 
@@ -264,6 +265,8 @@ def update(
         Orders the images.
     moving : Moving, optional
         What moves in place of `moving_arrays`.
+    plain : Copy, optional
+        The images as they are, for the loss on those that are left out; the first of `copies` by default.
 
     Returns
     -------
@@ -310,8 +313,9 @@ def update(
     task = _Task(network, cut, first, settings)
     left = left_out(first.target.shape[0], settings.validation)
     learnt = np.setdiff1d(np.arange(first.target.shape[0]), left)
-    watched = _part(first, left)
+    watched = _part(plain or first, left)
     count = learnt.size
+    del first  # a version can be large
     steps = settings.epochs * -(-count // settings.batch_size)
     losses: list[float] = []
     unseen = [task.loss(watched, params)] if left.size else []
@@ -339,7 +343,7 @@ def update(
             unseen.append(task.loss(watched, params))
         if not left.size or unseen[-1] < min(unseen[:-1]):
             kept, length = (params, arrays), len(losses)
-        if _stalled(losses, settings):
+        if _stalled(unseen or losses, settings):
             break
     params, arrays = kept
     return UpdateResult(
@@ -410,15 +414,19 @@ class _Task:
             )
 
     def loss(self, copy: Copy, params: NetworkParams) -> float:
-        """The loss of a copy in eval mode."""
-        network = self.network
-        body = network.record(copy.live, self.cut, self.middle, params=params)
-        head = network.record(body.live, self.middle, self.end, params=params)
-        loss, _ = _loss(head.live[self.last], copy.target, self.settings)
-        if self.middle > self.cut:
-            assert copy.features is not None
-            loss += self.weight * output_error(body.live[self.features], copy.features)[0]
-        return loss
+        """The loss of a copy in eval mode, as many images at a time as a step takes."""
+        network, size, total = self.network, self.settings.batch_size, 0.0
+        count = copy.target.shape[0]
+        for places in np.split(np.arange(count), range(size, count, size)):
+            part = _part(copy, places)
+            body = network.record(part.live, self.cut, self.middle, params=params)
+            head = network.record(body.live, self.middle, self.end, params=params)
+            loss, _ = _loss(head.live[self.last], part.target, self.settings)
+            if self.middle > self.cut:
+                assert part.features is not None
+                loss += self.weight * output_error(body.live[self.features], part.features)[0]
+            total += loss * part.target.shape[0]
+        return total / count
 
     def gradients(
         self, copy: Copy, batch: Array, params: NetworkParams, moving: Tree

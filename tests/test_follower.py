@@ -23,6 +23,7 @@ from refldnq.layers import BatchNorm
 from refldnq.ldnq import LdnqSettings, Progress, ldnq
 from refldnq.model import Model
 from refldnq.network import Network
+from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.base import get_solver
 
 ABSORB = replace(SETTINGS, solver="admm_plus", target="drift", absorb=True)
@@ -150,8 +151,8 @@ def test_the_layers_have_one_scale_and_give_what_was_solved_for(images: Array) -
     assert result.reports[0].alpha == float(result.quantized["conv1"].alpha)
 
 
-def test_a_set_without_zero_keeps_the_scale_of_the_layer(images: Array, tmp_path: Path) -> None:
-    """The normalization takes the constants alone; two values are a choice of the budget of bits."""
+def test_a_set_without_zero_behind_a_normalization(images: Array, tmp_path: Path) -> None:
+    """One scale a layer is left; two values are a choice of the budget of bits."""
     settings = replace(BARE, target="block", levels={"conv1": scaled([-1.0, 1.0]), "fc": scaled([-1.0, 1.0])})
     teacher = sharp(residual_network())
     result = run(teacher, images, settings)
@@ -223,6 +224,43 @@ def test_a_channel_without_a_scale_is_zero_whatever_its_codes(
     result = run(residual_network(), images, BARE)
     weight = result.network.params["conv1"]["weight"]
     assert not weight[0].any() and weight[1:].any() and result.quantized["conv1"].alpha.ndim == 0
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_two_values_and_a_channel_without_a_scale(
+    images: Array, per_channel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The set has no code for 0: one scale for all channels, or every channel's own if that was asked for."""
+    right, asked = get_solver, list[bool]()
+
+    def without(name: str) -> Any:
+        def solve(*words: Any, **options: Any) -> Any:
+            found = right(name)(*words, **options)
+            asked.append(found.alpha.ndim > 0)
+            if found.alpha.ndim:
+                found.alpha[0, 0] = 0.0
+            return found
+
+        return solve
+
+    monkeypatch.setattr(ldnq_module, "get_solver", without)
+    own = replace(AdmmPlusSettings(), per_channel=per_channel)
+    settings = replace(BARE, codebook=scaled([-1.0, 1.0]), solver_settings=own)
+    code = run(residual_network(), images, settings).quantized["conv1"]
+    assert asked[:2] == [True, per_channel]
+    assert code.alpha.ndim == (2 if per_channel else 0)
+    assert bool(code.weight()[0, :, 0].any()) != per_channel
+
+
+def test_channels_keep_their_scales_where_no_normalization_can_take_them_over(images: Array) -> None:
+    """The last layer has a bias, which takes the constants, but nothing for factors."""
+    own = replace(AdmmPlusSettings(), per_channel=True)
+    result = run(residual_network(), images, replace(BARE, solver_settings=own))
+    assert result.quantized["conv1"].alpha.ndim == 0
+    assert result.quantized["fc"].alpha.ndim == 2
+    single = run(residual_network(), images, BARE)
+    assert result.reports[-1].objective < single.reports[-1].objective
+    assert result.reports[-1].output_error < single.reports[-1].output_error
 
 
 @pytest.mark.parametrize("target", ["drift", "block"])

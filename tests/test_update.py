@@ -11,6 +11,7 @@ import pytest
 from refldnq._typing import Array
 from refldnq.experiments.record import plain
 from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, ReLU
+from refldnq.ldnq import LdnqSettings, ldnq
 from refldnq.loss import distillation, output_error
 from refldnq.network import Network, Node
 from refldnq.update import Copy, UpdateResult, UpdateSettings, left_out, moving_arrays, update
@@ -383,6 +384,41 @@ def test_features_count_in_the_loss_on_images_left_out(problem: Problem) -> None
     wanted = output_error(network.forward(x)[left], copy.target[left])[0]
     wanted += 0.7 * unit * output_error(own[left], features[left])[0]
     assert first == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("target", ["weights", "drift"])
+def test_in_a_cascade_the_images_left_out_are_judged_as_they_are(
+    target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import refldnq.final
+    import refldnq.ldnq
+
+    teacher, x = residual_network(), np.random.default_rng(1).standard_normal((24, 2, 4, 4))
+    seen: list[bool] = []
+
+    def watched(network: Network, cut: int, *words: Any, plain: Copy, **options: Any) -> Any:
+        live = network.advance(network.start(x), 0, cut)
+        seen.append(all(np.allclose(plain.live[name], live[name], rtol=1e-9, atol=1e-12) for name in live))
+        seen.append(np.allclose(plain.target, teacher.forward(x), rtol=1e-12))
+        return update(network, cut, *words, plain=plain, **options)
+
+    monkeypatch.setattr(refldnq.ldnq, "update", watched)
+    monkeypatch.setattr(refldnq.final, "update", watched)
+    how = replace(CHOSEN, epochs=2, copies=2, pool=8, crop=1)
+    settings = LdnqSettings(target=target, update=how, final_epochs=3)
+    result = ldnq(teacher, x, settings, np.random.default_rng(0))
+    assert seen == [True] * 6  # two layers and the last update
+    assert result.reports[-1].update_images == 3 * 18  # also if no epoch of it is kept
+
+
+def test_patience_looks_at_the_images_left_out(problem: Problem) -> None:
+    network, (copy,), x = problem
+    target = copy.target.copy()
+    left = left_out(24, 0.25)
+    target[left] = network.forward(x)[left]  # from the start on it can only get worse
+    settings = replace(CHOSEN, patience=2)
+    result = update(network, CUT, [Copy(copy.live, target)], settings, np.random.default_rng(0))
+    assert len(result.validation) == 1 + 2 and result.losses == ()
 
 
 @pytest.mark.parametrize("change", [{"validation": 0.6}, {"validation": -0.1}, {"mix": 0.5}])
