@@ -44,7 +44,7 @@ def run_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
                 str(run.cell.levels),
                 str(run.cell.images),
                 f"{geometric_mean([layer['relative_error'] for layer in layers]):.4f}",
-                f"{100 * gaps[len(gaps) // 2]:,.0f} %" if gaps else "no certificate",
+                _percent(gaps[len(gaps) // 2]) if gaps else "no certificate",
                 f"{layers[-1]['relative_output_error']:.4f}",
                 _number(record["accuracy_after"], 2),
                 _number(record["drop"], 2),
@@ -87,6 +87,10 @@ def geometric_mean(values: Sequence[float | None]) -> float:
     """
     logs = [math.log(value) for value in values if value is not None and 0 < value < math.inf]
     return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:,.0f} %" if share >= 1 else f"{100 * share:.3g} %"
 
 
 def _number(value: Any, digits: int) -> str:
