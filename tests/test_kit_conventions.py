@@ -74,6 +74,8 @@ class OwnStart(Other):
             found = self.project(V=W, values=levels, alpha0=mean, passes=0)
         G0 = np.asarray(found["G"]).reshape(W.shape)
         rho = self.dtype.type(inputs["rho"])
+        if not rho > 0:
+            raise ValueError(f"`rho` must be greater than 0, got {rho}.")
         lam0 = -(H @ (G0 - W)) / rho if self.start == "guaranteed" else np.zeros_like(W)
         return super().admm(**{**inputs, "G0": G0, "lam0": lam0})
 

@@ -237,10 +237,6 @@ class _Step:
     lam: Float64Array
 
 
-EXPONENT = 1000
-"""Of the largest power of two by which the matrix of (15) is scaled; its inverse is a normal number too."""
-
-
 class _Run:
     """One run; weights are (g, m, d) inside, so that a column is contiguous."""
 
@@ -275,11 +271,8 @@ class _Run:
 
     def _factor(self, block: Float64Array) -> Any:
         matrix = block + self.rho * np.eye(len(block))
-        # A Cholesky factor has square roots, and those of 2H are not a power of two times those of H: with
-        # the diagonal near 1 the factor is the same whatever power of two multiplies H.
-        exponent = int(np.clip(np.frexp(np.trace(matrix) / len(matrix))[1], -EXPONENT, EXPONENT))
         try:
-            factor = cho_factor(np.ldexp(matrix, -exponent), lower=True, check_finite=False)
+            factor = cho_factor(matrix, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
             if self.settings.singular == "raise":
                 raise
@@ -288,13 +281,7 @@ class _Run:
             kept = values > len(block) * 2 * UNIT * values[-1]
             inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
             return lambda right: right @ inverse
-
-        def solve_block(right: Float64Array) -> Float64Array:
-            scaled = np.ldexp(right, -exponent)
-            solution: Float64Array = cho_solve(factor, scaled.T, overwrite_b=True, check_finite=False).T
-            return solution
-
-        return solve_block
+        return lambda right: cho_solve(factor, right.T, overwrite_b=True, check_finite=False).T
 
     def proximal(self, G: Float64Array, lam: Float64Array) -> Float64Array:
         """Θ of (13)."""
