@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,10 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from refldnq import models
+from refldnq.baselines import BASELINES
+from refldnq.baselines.identity import graph_words
+from refldnq.baselines.inq import PORTIONS, TERNARY_PORTIONS, InqSettings
+from refldnq.baselines.retrain import RETRAIN as RETRAINING
 from refldnq.cli import main
 from refldnq.data import Dataset, load_dataset
 from refldnq.experiments.drawing import style
@@ -38,7 +42,7 @@ from refldnq.experiments.reproduce.plan import (
     paper_row,
 )
 from refldnq.experiments.reproduce.sources import MissingError, Sources, Zoo, prepare, reference_outputs
-from refldnq.experiments.reproduce.store import Store
+from refldnq.experiments.reproduce.store import Store, run_id
 from refldnq.experiments.reproduce.summary import entries, mean_of
 from refldnq.experiments.run import (
     Event,
@@ -47,8 +51,9 @@ from refldnq.experiments.run import (
     evaluate_model,
     quantize_model,
 )
+from refldnq.experiments.work import multiplications
 from refldnq.formats.h5 import load_model, save_model
-from refldnq.layers import AvgPool2d, MaxPool2d
+from refldnq.layers import AvgPool2d, MaxPool2d, ReLU
 from refldnq.ldnq import LdnqSettings
 from refldnq.network import Network
 
@@ -376,6 +381,60 @@ def test_the_schedule_is_part_of_what_a_run_is() -> None:
     assert methods.settings_of(replace(run, method="vq+retrain"), prepared)["schedule"] is not None
 
 
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "ldnq-"])
+def test_no_setting_of_a_method_is_left_to_a_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a default says is in a run's identity: another default is another run."""
+    prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", name, 3, 40, 0)
+    one = BASELINES[name]
+    how: Any = one.run
+    numbers = {item.name: getattr(how.settings, item.name) for item in fields(how.settings)}
+    others = [
+        replace(how.settings, **{key: value / 2 if isinstance(value, float) else value + 1})
+        for key, value in numbers.items()
+        if isinstance(value, int | float)
+    ]
+    others += [InqSettings(portions=(0.5, 1.0))] if name == "inq" else []
+    assert others or name.startswith(("dq", "vq"))
+    assert methods.settings_of(run, prepared)["settings"].keys() == numbers.keys()
+    before = run_id(run, methods.settings_of(run, prepared))
+    for other in others:
+        changed = replace(one, run=replace(how, settings=other))
+        monkeypatch.setattr("refldnq.baselines.BASELINES", {**BASELINES, name: changed})
+        assert run_id(run, methods.settings_of(run, prepared)) != before
+
+
+def test_words_are_no_part_of_what_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a schedule or a definition comes from may be told otherwise; so may a loss that is the usual."""
+    prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", "ttq+retrain", 3, 40, 0)
+    before, one = methods.settings_of(run, prepared), BASELINES["ttq"]
+    how: Any = one.run
+    told = replace(one, origin="[otherwise]", run=replace(how, scaled=replace(how.scaled, origin="else")))
+    monkeypatch.setattr("refldnq.baselines.BASELINES", {**BASELINES, "ttq": told})
+    assert methods.settings_of(run, prepared) == before
+    assert "origin" not in json.dumps(before)
+
+
+def test_a_younger_setting_of_a_layer_makes_no_other_network() -> None:
+    """At its default it leaves the graph what it was, and at another value it does not."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Younger(ReLU):
+        slope: float = field(default=0.0, metadata={"later": True})
+
+    Younger.__name__ = "ReLU"
+    model = load_model(models.shipped("mlp-digits"))
+    before, network = source_module._network_hash(model), model.network
+    for slope in (0.0, 0.1):
+        nodes = tuple(
+            replace(node, layer=Younger(slope=slope)) if isinstance(node.layer, ReLU) else node
+            for node in network.nodes
+        )
+        assert nodes != network.nodes
+        other = Network(nodes, network.params, network.input_shape)
+        assert (source_module._network_hash(replace(model, network=other)) == before) == (slope == 0)
+        assert (graph_words(other) == graph_words(network)) == (slope == 0)
+
+
 def test_every_retraining_has_one_schedule() -> None:
     """Step 6 behind Algorithm 1 and the fine-tuning of DQ and VQ: as long, as fast, on the same images."""
     prepared = prepare(Sources(ZOO), "mlp-digits")
@@ -386,7 +445,45 @@ def test_every_retraining_has_one_schedule() -> None:
         step = methods.settings_of(replace(run, method=method), prepared)["request"]["fine_tune"]
         for name in ("epochs", "batch_size", "learning_rate", "optimizer", "weight_decay", "crop", "flip"):
             assert step[name] == fine_tuning[name], (method, name)
-        assert (step["schedule"], step["loss"]) == (fine_tuning["decay"], None)
+        assert (step["schedule"], step["loss"]) == (fine_tuning["decay"], "cross_entropy")
+    for method in ("ttq", "inq", "lata"):
+        own = methods.settings_of(replace(run, method=f"{method}+retrain"), prepared)
+        assert own["retraining"] == fine_tuning and own["schedule"] != fine_tuning
+        assert "retraining" not in methods.settings_of(replace(run, method=method), prepared)
+
+
+def test_a_retraining_behind_a_training_is_part_of_what_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", "ttq+retrain", 3, 40, 0)
+    before = run_id(run, methods.settings_of(run, prepared))
+    monkeypatch.setattr("refldnq.baselines.runs.RETRAIN", replace(RETRAINING, epochs=3))
+    assert run_id(run, methods.settings_of(run, prepared)) != before
+
+
+def test_the_schedule_of_inq_is_what_it_follows() -> None:
+    """A cycle for every phase, in what the run is known by, in its work and in its row."""
+    prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", "inq", 15, 40, 0)
+    cycles = len(PORTIONS) - 1
+    assert methods.settings_of(run, prepared)["schedule"]["cycles"] == cycles
+    ternary = methods.settings_of(replace(run, levels=3), prepared)["schedule"]
+    assert ternary["cycles"] == len(TERNARY_PORTIONS) - 1
+    once = float(sum(multiplications(prepared.model.network))) * len(prepared.test)
+    epochs = (methods.work_of(run, prepared) - once) / (once / len(prepared.test)) / 3 / run.images
+    assert epochs == pytest.approx(ternary["epochs"] * cycles)
+
+
+@pytest.mark.parametrize("method", ["vq+retrain", "exnn+retrain"])
+def test_progress_does_not_run_backwards(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages weigh their epochs."""
+    exnn = BASELINES["exnn"]
+    how: Any = exnn.run
+    short = replace(exnn, run=replace(how, scaled=replace(how.scaled, epochs=20)))
+    monkeypatch.setattr("refldnq.baselines.BASELINES", {**BASELINES, "exnn": short})
+    events: list[Event] = []
+    methods.perform(PlannedRun("mlp-digits", method, 3, 20, 0), Sources(ZOO), on_progress=events.append)
+    found = [event.fraction for event in events]
+    assert found == sorted(set(found)) and found[0] > 0 and found[-1] == 1.0
+    before = [event.fraction for event in events if not event.message.startswith("retrain")][-1]
+    assert before == pytest.approx(20 / 60 if method.startswith("exnn") else 1 / 41)
 
 
 def test_a_loss_that_is_not_the_usual_one_makes_another_run() -> None:
@@ -402,8 +499,6 @@ def test_a_loss_that_is_not_the_usual_one_makes_another_run() -> None:
 
 def test_ldnq_minus_is_one_method_under_one_name() -> None:
     """The row of the tables and the baseline give the same bits; no second name is left."""
-    from refldnq.baselines import BASELINES
-
     assert "ldnq-" in BASELINES and list(known_methods()).count("ldnq-") == 1
     assert methods.why_not("ldnq-minus") is not None
     prepared = prepare(Sources(ZOO), "mlp-digits")

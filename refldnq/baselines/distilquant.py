@@ -23,6 +23,9 @@ from refldnq.optim import Tree
 LEAST_RANGE = 1e-10
 """A bucket whose range is less is scaled by 1. [code]"""
 
+LEVELS = range(2, 1 << 16)
+"""Numbers of values of a bucket."""
+
 PUBLISHED = Schedule(
     epochs=200,
     batch_size=100,
@@ -254,7 +257,7 @@ def method(
     settings : DistilQuantSettings, optional
         How.
     """
-    check_levels(levels, range(2, 1 << 16), "DistilQuant")
+    check_levels(levels, LEVELS, "DistilQuant")
     return DistilQuant(
         network=network, layers=layers, levels=levels, settings=settings or DistilQuantSettings()
     )

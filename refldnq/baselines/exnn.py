@@ -47,6 +47,9 @@ from refldnq.projection import Projection, project
 PROXIMAL, DUAL, CODES, SCALE = "G", "lam", "codes", "alpha"
 """Names of G, λ and G's codes and scale in the memory of a layer."""
 
+LEVELS = range(3, 16, 2)
+"""Numbers of values of a set."""
+
 PUBLISHED = Schedule(
     epochs=160,
     batch_size=128,
@@ -243,5 +246,5 @@ def method(
     settings : ExnnSettings, optional
         How.
     """
-    check_levels(levels, range(3, 16, 2), "ExNN")
+    check_levels(levels, LEVELS, "ExNN")
     return Exnn(network=network, layers=layers, levels=levels, settings=settings or ExnnSettings())

@@ -22,6 +22,9 @@ from refldnq.optim import Tree
 POSITIVE, NEGATIVE = "positive", "negative"
 """Names of Wp and Wn among a layer's latent arrays, shape ()."""
 
+LEVELS = (3,)
+"""Numbers of values of a set."""
+
 PUBLISHED = Schedule(
     epochs=160,
     batch_size=128,
@@ -257,5 +260,5 @@ def method(
     settings : TtqSettings, optional
         How.
     """
-    check_levels(levels, (3,), "TTQ")
+    check_levels(levels, LEVELS, "TTQ")
     return Ttq(network=network, layers=layers, settings=settings or TtqSettings())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from refldnq._typing import Array
+from refldnq.baselines.identity import graph_words
 from refldnq.data import Dataset, Preprocess, load_dataset
+from refldnq.experiments.record import plain
 from refldnq.experiments.reproduce.paper import paper
 from refldnq.experiments.run import at_a_time, required_preprocess
 from refldnq.model import Model
@@ -236,7 +239,8 @@ def _check(model: Model, dataset: Dataset) -> None:
 
 def _network_hash(model: Model) -> str:
     # The graph as well: a stride leaves no trace in the arrays.
-    digest = hashlib.sha256(repr((model.preprocess, model.network.nodes, model.network.input_shape)).encode())
+    words = [plain(model.preprocess), graph_words(model.network), list(model.network.input_shape)]
+    digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
     for name, own in sorted(model.network.params.items()):
         for key, array in sorted(own.items()):
             digest.update(f"{name}.{key} {array.dtype} {array.shape}".encode())
