@@ -85,7 +85,7 @@ class Runner(Protocol):
     ------
     ValueError
         If `levels` is not among the method's, labels are needed and missing, the images do not fit, the
-        state is of another run, or training diverges.
+        state is of another run, nothing is left to retrain, or training diverges.
     TypeError
         If a type is wrong.
     KeyError

@@ -20,7 +20,7 @@ from refldnq.baselines.loop import LayerDone, LoopState, Method, TrainingPoint, 
 from refldnq.baselines.retrain import RETRAIN, Free, Retrain
 from refldnq.baselines.schedule import Name, Schedule
 from refldnq.network import Network
-from refldnq.train import check_images
+from refldnq.train import check_images, learnable
 
 Resolve = Callable[[Any, int], Any]
 """Settings as a method follows them: given its settings and a number of levels; ValueError if there is no
@@ -114,6 +114,7 @@ class Trained:
         method = self.make(network, chosen, levels, how)
         plan = method.plan(pick_schedule(schedule, self.scaled, self.published))
         _check(network, images, labels, method.labels_used or retrain)
+        _check_free(network, chosen, "nothing", retrain)
         after = self.retraining(plan)
         own = identity_of(self.name, how, plan, after, levels, chosen, network, images, labels)
         _check_state(state, own, retrain)
@@ -204,6 +205,7 @@ class Computed:
         chosen, how = chosen_layers(network, layers), self.resolved(levels, settings)
         plan = pick_schedule(schedule, RETRAIN, RETRAIN)
         _check(network, images, labels, retrain)
+        _check_free(network, chosen, self.free, retrain)
         own = identity_of(self.name, how, plan, None, levels, chosen, network, images, labels)
         _check_state(state, own, retrain)
         now = state or LoopState(
@@ -252,6 +254,12 @@ def _check(network: Network, images: Array, labels: Int64Array | None, needed: b
         raise ValueError("`labels` must be given for training, got None.")
 
 
+def _check_free(network: Network, layers: tuple[str, ...], free: Free, retrain: bool) -> None:
+    # Before the quantization, which may take long: what `refldnq.train.fine_tune` refuses after it.
+    if retrain and free == "nothing" and not set(learnable(network)) - set(layers):
+        raise ValueError(f"`layers` must leave an array to move, got all of {list(network.weighted)}.")
+
+
 def _check_state(state: LoopState | None, own: Identity, retrain: bool) -> None:
     if state is None:
         return
@@ -277,17 +285,16 @@ def _finish(
     on_epoch: Callable[[LoopState], None] | None,
     labels_used: bool,
 ) -> BaselineResult:
-    """The retraining, if it is asked for and something can move, and the result."""
+    """The retraining, if it is asked for, and the result."""
     params, codes = state.params, state.quantized
     if retrain:
         quantized = network.replace({name: params[name] for name in network.params})
         method = Retrain(network=quantized, layers=layers, codes=codes, free=free)
         if state.stage != "retrain":
             state = begin(method, schedule, rng, "retrain", state, state.run)
-        if state.point.latent:
-            state = fit(method, images, labels, schedule, rng, state, on_epoch)
-            found = method.finish(state.point.latent, state.point.memory)
-            params, codes = merged(state.params, found.arrays), found.codes
+        state = fit(method, images, labels, schedule, rng, state, on_epoch)
+        found = method.finish(state.point.latent, state.point.memory)
+        params, codes = merged(state.params, found.arrays), found.codes
     retrained = any(record.stage == "retrain" for record in state.history)
     return BaselineResult(
         network=network.replace({name: params[name] for name in network.params}),

@@ -15,7 +15,8 @@ import numpy as np
 
 from refldnq import __version__
 from refldnq._typing import Array
-from refldnq.baselines.base import Baseline
+from refldnq.baselines.base import Baseline, check_levels
+from refldnq.baselines.ldnq_minus import LEVELS as OWN_LEVELS
 from refldnq.baselines.ldnq_minus import NAME as LDNQ_MINUS
 from refldnq.baselines.ldnq_minus import without_update
 from refldnq.baselines.loop import LoopState
@@ -95,6 +96,32 @@ def why_not(method: str) -> str | None:
     (True, "there is no method 'prayer'")
     """
     return None if method.removesuffix(RETRAIN) in known_methods() else f"there is no method {method!r}"
+
+
+def why_not_levels(method: str, levels: int) -> str | None:
+    """Why a method cannot be run with so many levels; None if it can.
+
+    Parameters
+    ----------
+    method : str
+        One that `why_not` has nothing against.
+    levels : int
+        Number of values of a quantized weight.
+
+    Examples
+    --------
+    >>> why_not_levels("ttq+retrain", 3) is None, why_not_levels("ttq+retrain", 5)
+    (True, '`levels` must be 3 for TTQ, got 5.')
+    """
+    base = method.removesuffix(RETRAIN)
+    try:
+        if base in OWN:
+            check_levels(levels, OWN_LEVELS, OWN[base])
+        else:
+            check_levels(levels, _baselines()[base].levels, _baselines()[base].label)
+    except ValueError as wrong:
+        return str(wrong)
+    return None
 
 
 def schedule_of(method: str, schedule: str) -> str:
@@ -310,10 +337,11 @@ def _mean_levels(levels: dict[str, int], prepared: Prepared) -> float:
 def _request(run: PlannedRun, prepared: Prepared) -> QuantizeRequest:
     base = run.method.removesuffix(RETRAIN)
     settings = profile_settings("best" if base == "best" else "paper", powers_of_two(run.levels))
-    small = _small(prepared)
-    if small:  # other crops, and no mirror images
+    if _small(prepared):  # other crops, and no mirror images
         weights = settings.update is None or settings.update.weights
         settings = replace(settings, update=replace(digits_update(), weights=weights))
+    elif _digits(prepared) and settings.update is not None:
+        settings = replace(settings, update=replace(settings.update, flip=False))
     if base == LDNQ_MINUS:
         settings = without_update(settings)
     if run.keep_ends:
@@ -367,12 +395,19 @@ def _afterwards(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> Sche
 
 
 def _suited(schedule: Schedule, prepared: Prepared) -> Schedule:
-    # Other crops, and no mirror images, of digits.
-    return replace(schedule, crop=1, flip=False) if _small(prepared) else schedule
+    # Other crops of small digits, and no mirror images of any.
+    if _small(prepared):
+        schedule = replace(schedule, crop=1)
+    return replace(schedule, flip=False) if _digits(prepared) else schedule
 
 
 def _small(prepared: Prepared) -> bool:
     return prepared.train.name.startswith("digits")
+
+
+def _digits(prepared: Prepared) -> bool:
+    # The relatives of MNIST that lie in files of its names are taken for it.
+    return prepared.train.name.startswith(("digits", "mnist"))
 
 
 def _baseline(
