@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     {"_typing"},
-    {"_checks", "errors", "tables"},
+    {"_checks", "_plain", "errors", "tables"},
     {"codebook", "_kernels", "im2col"},
     {"_exact"},
     {"_rows"},

@@ -20,8 +20,11 @@ from refldnq.baselines import (
     lat,
     names,
 )
+from refldnq.baselines.inq import InqSettings
 from refldnq.baselines.loop import TrainingPoint, begin, fit
 from refldnq.baselines.retrain import RETRAIN, Retrain, step_6
+from refldnq.baselines.trn import TrnSettings
+from refldnq.baselines.ttq import TtqSettings
 from refldnq.errors import FormatError
 from refldnq.experiments import baseline_checkpoint
 from refldnq.experiments.checkpoint import Fingerprint
@@ -280,6 +283,44 @@ def test_states_of_other_runs_are_refused(
     for state in (known_states[name][0], known_states[name][-1]):
         with pytest.raises(ValueError, match=f"`state` must be of the same run, .* differs in {words}"):
             run(name, state=state, retrain=name == "vq", **changes)
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_defaults_passed_by_hand_make_the_same_run(name: str) -> None:
+    """And none of them is left out of what a state is of."""
+    how: Any = BASELINES[name].run
+    _, states = states_of(name)
+    own = states[0].run
+    assert own is not None and json.loads(own.settings)
+    again = run(name, state=states[0], settings=replace(how.settings))
+    assert bits(again.network) == bits(run(name).network)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("ttq", TtqSettings(threshold=0.1)),
+        ("inq", InqSettings(portions=(0.5, 1.0))),
+        ("trn", TrnSettings(tolerance=0.1)),
+    ],
+)
+def test_a_state_under_other_defaults_is_refused(
+    name: str, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they were before a release: nobody passes settings, and the run is another."""
+    how: Any = BASELINES[name].run
+    _, states = states_of(name)
+    changed = replace(BASELINES[name], run=replace(how, settings=other))
+    monkeypatch.setattr("baseline_cases.BASELINES", {name: changed})
+    with pytest.raises(ValueError, match=r"differs in .*settings"):
+        run(name, state=states[0])
+
+
+def test_a_state_before_another_retraining_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, states = states_of("ttq")
+    monkeypatch.setattr("refldnq.baselines.runs.RETRAIN", replace(RETRAIN, epochs=2))
+    with pytest.raises(ValueError, match="differs in retraining"):
+        run("ttq", state=states[0], retrain=True)
 
 
 def test_states_of_other_methods_settings_and_stages_are_refused(

@@ -149,7 +149,7 @@ def test_images_without_rows_and_columns_are_not_augmented() -> None:
     how = replace(SHORT, crop=4, flip=True)
     for name in ("ttq", "dq"):
         result = BASELINES[name].run(
-            Network(nodes, start, (5,)), x, LABELS, levels=3, rng=rng, schedule=how, retrain=True
+            Network(nodes, start, (5,)), x, LABELS, levels=3, rng=rng, schedule=how, retrain=name == "dq"
         )
         assert len(np.unique(result.network.params["fc"]["weight"])) == 3
 
@@ -452,7 +452,15 @@ def test_settings_have_the_documented_numbers() -> None:
     assert inq.PORTIONS == (0.5, 0.75, 0.875, 1.0) and vq.STARTS == 10
     assert inq.TERNARY_PORTIONS == (0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 1.0)
     variants = {name: BASELINES[name].run.settings for name in BASELINES}  # type: ignore[attr-defined]
-    assert {name: one for name, one in variants.items() if one is not None} == {
+    assert variants == {
+        "dq": dq.DqSettings(),
+        "vq": vq.VqSettings(),
+        "exnn": exnn.ExnnSettings(),
+        "ttq": ttq.TtqSettings(),
+        "inq": inq.InqSettings(),
+        "trn": trn.TrnSettings(),
+        "distilquant": distilquant.DistilQuantSettings(),
+        "ldnq-": LdnqSettings(),
         "dq-affine": dq.DqSettings(variant="affine"),
         "dq-exact": dq.DqSettings(variant="exact"),
         "vq-exact": vq.VqSettings(variant="exact"),

@@ -136,7 +136,8 @@ def freeze(weight: Array, portion: float) -> tuple[Array, Array]:
 
 def torch_steps(case: Case) -> dict[tuple[str, str], Array]:
     network, name = replace(plain_network(), loss=case.loss), case.name
-    settings = case.settings or trained(name).settings
+    # Defaults are numbers here, which the other side has from its own; LAT's variant is no number.
+    settings: Any = case.settings or (trained(name).settings if name.startswith("lat") else None)
     twin, x, y = Twin(network), torch.tensor(IMAGES), torch.tensor(LABELS)
     leaves = dict(twin.leaves)
     moment = {layer: np.zeros_like(network.params[layer]["weight"]) for layer in LAYERS}

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +19,13 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from refldnq import models
+from refldnq.baselines import BASELINES
+from refldnq.baselines.identity import graph_words
+from refldnq.baselines.inq import PORTIONS, TERNARY_PORTIONS, InqSettings
+from refldnq.baselines.retrain import RETRAIN as RETRAINING
 from refldnq.cli import main
 from refldnq.data import Dataset, load_dataset
+from refldnq.errors import FormatError
 from refldnq.experiments.drawing import style
 from refldnq.experiments.reproduce import exhibit, figures, jobs, methods, tables
 from refldnq.experiments.reproduce import sources as source_module
@@ -30,6 +35,7 @@ from refldnq.experiments.reproduce.methods import known_methods, relative_differ
 from refldnq.experiments.reproduce.paper import paper
 from refldnq.experiments.reproduce.plan import (
     OURS,
+    TRN_LEVELS,
     PlannedCell,
     PlannedRun,
     cells_of,
@@ -38,7 +44,7 @@ from refldnq.experiments.reproduce.plan import (
     paper_row,
 )
 from refldnq.experiments.reproduce.sources import MissingError, Sources, Zoo, prepare, reference_outputs
-from refldnq.experiments.reproduce.store import Store
+from refldnq.experiments.reproduce.store import Store, run_id
 from refldnq.experiments.reproduce.summary import entries, mean_of
 from refldnq.experiments.run import (
     Event,
@@ -47,10 +53,11 @@ from refldnq.experiments.run import (
     evaluate_model,
     quantize_model,
 )
+from refldnq.experiments.work import multiplications
 from refldnq.formats.h5 import load_model, save_model
-from refldnq.layers import AvgPool2d, MaxPool2d
+from refldnq.layers import AvgPool2d, Flatten, Linear, MaxPool2d, ReLU
 from refldnq.ldnq import LdnqSettings
-from refldnq.network import Network
+from refldnq.network import Network, Node
 
 pytest.importorskip("sklearn", reason="the embedded digits need scikit-learn")
 
@@ -83,6 +90,7 @@ class Fake:
             False,
             "[test]",
         )
+        self.levels = range(2, 129)
         self.calls: list[dict[str, Any]] = []
         self.raises: BaseException | None = None
 
@@ -376,6 +384,60 @@ def test_the_schedule_is_part_of_what_a_run_is() -> None:
     assert methods.settings_of(replace(run, method="vq+retrain"), prepared)["schedule"] is not None
 
 
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "ldnq-"])
+def test_no_setting_of_a_method_is_left_to_a_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a default says is in a run's identity: another default is another run."""
+    prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", name, 3, 40, 0)
+    one = BASELINES[name]
+    how: Any = one.run
+    numbers = {item.name: getattr(how.settings, item.name) for item in fields(how.settings)}
+    others = [
+        replace(how.settings, **{key: value / 2 if isinstance(value, float) else value + 1})
+        for key, value in numbers.items()
+        if isinstance(value, int | float)
+    ]
+    others += [InqSettings(portions=(0.5, 1.0))] if name == "inq" else []
+    assert others or name.startswith(("dq", "vq"))
+    assert methods.settings_of(run, prepared)["settings"].keys() == numbers.keys()
+    before = run_id(run, methods.settings_of(run, prepared))
+    for other in others:
+        changed = replace(one, run=replace(how, settings=other))
+        monkeypatch.setattr("refldnq.baselines.BASELINES", {**BASELINES, name: changed})
+        assert run_id(run, methods.settings_of(run, prepared)) != before
+
+
+def test_words_are_no_part_of_what_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a schedule or a definition comes from may be told otherwise; so may a loss that is the usual."""
+    prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", "ttq+retrain", 3, 40, 0)
+    before, one = methods.settings_of(run, prepared), BASELINES["ttq"]
+    how: Any = one.run
+    told = replace(one, origin="[otherwise]", run=replace(how, scaled=replace(how.scaled, origin="else")))
+    monkeypatch.setattr("refldnq.baselines.BASELINES", {**BASELINES, "ttq": told})
+    assert methods.settings_of(run, prepared) == before
+    assert "origin" not in json.dumps(before)
+
+
+def test_a_younger_setting_of_a_layer_makes_no_other_network() -> None:
+    """At its default it leaves the graph what it was, and at another value it does not."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Younger(ReLU):
+        slope: float = field(default=0.0, metadata={"later": True})
+
+    Younger.__name__ = "ReLU"
+    model = load_model(models.shipped("mlp-digits"))
+    before, network = source_module._network_hash(model), model.network
+    for slope in (0.0, 0.1):
+        nodes = tuple(
+            replace(node, layer=Younger(slope=slope)) if isinstance(node.layer, ReLU) else node
+            for node in network.nodes
+        )
+        assert nodes != network.nodes
+        other = Network(nodes, network.params, network.input_shape)
+        assert (source_module._network_hash(replace(model, network=other)) == before) == (slope == 0)
+        assert (graph_words(other) == graph_words(network)) == (slope == 0)
+
+
 def test_every_retraining_has_one_schedule() -> None:
     """Step 6 behind Algorithm 1 and the fine-tuning of DQ and VQ: as long, as fast, on the same images."""
     prepared = prepare(Sources(ZOO), "mlp-digits")
@@ -386,7 +448,45 @@ def test_every_retraining_has_one_schedule() -> None:
         step = methods.settings_of(replace(run, method=method), prepared)["request"]["fine_tune"]
         for name in ("epochs", "batch_size", "learning_rate", "optimizer", "weight_decay", "crop", "flip"):
             assert step[name] == fine_tuning[name], (method, name)
-        assert (step["schedule"], step["loss"]) == (fine_tuning["decay"], None)
+        assert (step["schedule"], step["loss"]) == (fine_tuning["decay"], "cross_entropy")
+    for method in ("ttq", "inq", "lata"):
+        own = methods.settings_of(replace(run, method=f"{method}+retrain"), prepared)
+        assert own["retraining"] == fine_tuning and own["schedule"] != fine_tuning
+        assert "retraining" not in methods.settings_of(replace(run, method=method), prepared)
+
+
+def test_a_retraining_behind_a_training_is_part_of_what_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", "ttq+retrain", 3, 40, 0)
+    before = run_id(run, methods.settings_of(run, prepared))
+    monkeypatch.setattr("refldnq.baselines.runs.RETRAIN", replace(RETRAINING, epochs=3))
+    assert run_id(run, methods.settings_of(run, prepared)) != before
+
+
+def test_the_schedule_of_inq_is_what_it_follows() -> None:
+    """A cycle for every phase, in what the run is known by, in its work and in its row."""
+    prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", "inq", 15, 40, 0)
+    cycles = len(PORTIONS) - 1
+    assert methods.settings_of(run, prepared)["schedule"]["cycles"] == cycles
+    ternary = methods.settings_of(replace(run, levels=3), prepared)["schedule"]
+    assert ternary["cycles"] == len(TERNARY_PORTIONS) - 1
+    once = float(sum(multiplications(prepared.model.network))) * len(prepared.test)
+    epochs = (methods.work_of(run, prepared) - once) / (once / len(prepared.test)) / 3 / run.images
+    assert epochs == pytest.approx(ternary["epochs"] * cycles)
+
+
+@pytest.mark.parametrize("method", ["vq+retrain", "exnn+retrain"])
+def test_progress_does_not_run_backwards(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages weigh their epochs."""
+    exnn = BASELINES["exnn"]
+    how: Any = exnn.run
+    short = replace(exnn, run=replace(how, scaled=replace(how.scaled, epochs=20)))
+    monkeypatch.setattr("refldnq.baselines.BASELINES", {**BASELINES, "exnn": short})
+    events: list[Event] = []
+    methods.perform(PlannedRun("mlp-digits", method, 3, 20, 0), Sources(ZOO), on_progress=events.append)
+    found = [event.fraction for event in events]
+    assert found == sorted(set(found)) and found[0] > 0 and found[-1] == 1.0
+    before = [event.fraction for event in events if not event.message.startswith("retrain")][-1]
+    assert before == pytest.approx(20 / 60 if method.startswith("exnn") else 1 / 41)
 
 
 def test_a_loss_that_is_not_the_usual_one_makes_another_run() -> None:
@@ -402,8 +502,6 @@ def test_a_loss_that_is_not_the_usual_one_makes_another_run() -> None:
 
 def test_ldnq_minus_is_one_method_under_one_name() -> None:
     """The row of the tables and the baseline give the same bits; no second name is left."""
-    from refldnq.baselines import BASELINES
-
     assert "ldnq-" in BASELINES and list(known_methods()).count("ldnq-") == 1
     assert methods.why_not("ldnq-minus") is not None
     prepared = prepare(Sources(ZOO), "mlp-digits")
@@ -425,18 +523,161 @@ def test_ldnq_minus_is_one_method_under_one_name() -> None:
 def test_what_is_missing_is_said_and_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("refldnq.baselines.BASELINES", {})
     where = ("--store", tmp_path / "runs.sqlite")
-    shown = accept("table2", *where).output
+    shown = accept("table2", *where).output  # nothing of it is asked for by name
     assert "resnet34: distilquant, ldnq: needs trained weights" in shown
-    small = accept("table4", "--networks", "mlp-digits", "--methods", "ldnq", "--levels", "4", *where).output
-    assert "mlp-digits: ldnq: " in small
+    words = ("--networks", "mlp-digits", "--methods", "ldnq", "--levels", "4")
+    small = invoke("table4", *words, *where)
+    assert "mlp-digits: ldnq: `levels` must be an odd number from 3 to 15 for L-DNQ, got 4." in small.output
+    assert small.exit_code == 1 and "No run was possible of mlp-digits, which" in small.output
+    assert accept("table4", *words, *where, "--show-only").exit_code == 0
     assert "-16.43/-10.67" in shown  # the paper's numbers stand there all the same
     assert not (tmp_path / "runs.sqlite").exists()
     assert "needs trained weights" in accept("fig2b", *where).output
     assert "The paper prints no number" in accept("fig2c", *where).output
-    many = accept("table4", "--networks", "mlp-digits", "--images", "5000", *where).output
+    many = invoke("table4", "--networks", "mlp-digits", "--images", "5000", *where).output
     assert "`images` must be at least 1 and at most the 1297 that are there, got 5000." in many
-    even = accept("table3", "--networks", "mlp-digits", "--levels", "4", *where).output
+    even = invoke("table3", "--networks", "mlp-digits", "--levels", "4", *where).output
     assert "levels" in even and not (tmp_path / "runs.sqlite").exists()
+
+
+def test_levels_that_a_method_lacks_are_skipped_with_the_reason() -> None:
+    """Of Fig. 2c too, whose levels are other methods'; no run is begun that can only fail."""
+    names = ("ttq", "lata", "ldnq", "inq", "dq-affine", "trn")
+    cells = cells_of("fig2c", networks=["mlp-digits"], methods=names, images=[40])
+    plan = plan_of(cells, [0], Sources(ZOO))
+    done = {(task.run.method, task.run.levels) for task in plan.tasks}
+    everywhere = {(name, levels) for name in ("ldnq", "inq", "dq-affine") for levels in (3, 5, 7, 9)}
+    assert done == everywhere | {("ttq", 3), ("lata", 3), ("trn", 27)}
+    assert {(cell.method, cell.levels): why for cell, why in plan.skipped.items()} == {
+        (name, levels): f"`levels` must be 3 for {label}, got {levels}."
+        for name, label in (("ttq", "TTQ"), ("lata", "LATa"))
+        for levels in (5, 7, 9)
+    }
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_the_levels_of_the_registry_are_those_that_the_method_takes(name: str) -> None:
+    """One more or less than the registry says is refused by the method itself, and none between."""
+    prepared, levels = prepare(Sources(ZOO), "mlp-digits"), BASELINES[name].levels
+    network, how = prepared.model.network, BASELINES[name].run
+    images = np.zeros((2, *network.input_shape), np.float32)
+    labels = np.zeros(2, np.int64)
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(state: object) -> None:
+        raise EnoughError
+
+    for number in {1, 2, 3, 4, 5, 9, 15, 16, 17, 27, levels[0], levels[-1], levels[-1] + 1}:
+        wanted, words = (EnoughError, None) if number in levels else (ValueError, "`levels` must be")
+        with pytest.raises(wanted, match=words):
+            how(
+                network, images, labels, levels=number, rng=np.random.default_rng(0), on_epoch=stop,
+                layers=network.weighted[-1:],
+            )  # fmt: skip
+
+
+def test_errors_in_planning_are_not_taken_for_missing_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> float:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(exhibit, "work_of", wrong)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        plan_of([PlannedCell("mlp-digits", "ldnq", 3, 40)], [0], Sources(ZOO))
+
+
+def test_broken_files_are_no_missing_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.h5").write_bytes(b"no model")
+    words = (
+        "table4",
+        "--networks",
+        "own,mlp-digits",
+        "--methods",
+        "ldnq",
+        "--store",
+        tmp_path / "runs.sqlite",
+    )
+    result = invoke(*words, "--weights", tmp_path, "--data", "digits")
+    assert result.exit_code == 1 and "own.h5" in result.stderr and "HDF5" in result.stderr
+    save_model(tmp_path / "own.h5", load_model(models.shipped("mlp-digits")))
+    (tmp_path / "data.npz").write_bytes(b"no archive")
+    with pytest.raises(FormatError, match=r"data.npz"):
+        prepare(Sources(ZOO, str(tmp_path / "data.npz"), str(tmp_path)), "own")
+    (tmp_path / "empty").mkdir()
+    for place in ("empty", "absent"):
+        with pytest.raises(MissingError, match=place):
+            prepare(Sources(ZOO, str(tmp_path / place), str(tmp_path)), "own")
+
+    def absent(*_: object) -> None:
+        raise ImportError("needs a package")
+
+    monkeypatch.setattr(source_module, "load_dataset", absent)
+    with pytest.raises(ImportError, match="needs a package"):
+        prepare(Sources(ZOO, "digits", str(tmp_path)), "own")
+
+
+@pytest.mark.parametrize("method", ["ldnq-", "vq"])
+def test_a_damaged_state_does_not_stay_in_the_way(method: str, tmp_path: Path) -> None:
+    run = PlannedRun("mlp-digits", method, 3, 40, 0)
+    task = jobs.Task(run=run, identity={}, sources=Sources(ZOO), beside=tmp_path / "runs.sqlite")
+    assert task.checkpoint is not None
+    task.checkpoint.write_bytes(b"half a state")
+    first = jobs.work_on(task)
+    assert first.reason is not None and first.reason.startswith("FormatError: ")
+    assert not task.checkpoint.exists() and jobs.work_on(task).result is not None
+
+
+def test_a_broken_picture_costs_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = jobs.Task(
+        run=PlannedRun("mlp-digits", "vq", 3, 40, 0), identity={}, sources=Sources(ZOO), beside=tmp_path / "x"
+    )
+    assert task.checkpoint is not None
+    task.checkpoint.write_bytes(b"a state")
+
+    def broken(*_: object, **__: object) -> None:
+        raise FormatError("`7.png` must be a picture")
+
+    monkeypatch.setattr(jobs, "perform", broken)
+    assert jobs.work_on(task).reason == "FormatError: `7.png` must be a picture"
+    assert task.checkpoint.exists()
+
+
+@pytest.mark.parametrize("method", ["trn+retrain", "ldnq-+retrain", "ttq+retrain"])
+def test_where_nothing_is_left_to_retrain_it_is_refused(method: str, tmp_path: Path) -> None:
+    """By every method alike, and not passed over in silence."""
+    rng = np.random.default_rng(0)
+    layers = (Flatten(), Linear(64, 12, bias=False), ReLU(), Linear(12, 10, bias=False))
+    names = ("flatten", "fc1", "relu", "fc2")
+    nodes = tuple(
+        Node(*one) for one in zip(names, layers, [("input",), *((n,) for n in names)], strict=False)
+    )
+    params = {n: {"weight": rng.standard_normal(s)} for n, s in (("fc1", (12, 64)), ("fc2", (10, 12)))}
+    model = load_model(models.shipped("mlp-digits"))
+    save_model(tmp_path / "own.h5", replace(model, network=Network(nodes, params, (1, 8, 8)), quantized={}))
+    run = PlannedRun("own", method, 3, 20, 0)
+    with pytest.raises(ValueError, match="must leave an array to move"):
+        methods.perform(run, Sources(ZOO, "digits", str(tmp_path)))
+    vq = methods.perform(replace(run, method="vq+retrain"), Sources(ZOO, "digits", str(tmp_path)))
+    assert vq["labels_used"] and vq["epochs"] == RETRAINING.total
+
+
+def test_no_digits_are_mirrored() -> None:
+    """MNIST's neither; only small ones get other crops."""
+    prepared = prepare(Sources(ZOO), "mlp-digits")
+    for data, flip, crop in (
+        ("digits-train", False, 1),
+        ("mnist-train", False, 4),
+        ("cifar10-train", True, 4),
+    ):
+        other = replace(prepared, train=replace(prepared.train, name=data))
+        for method in ("ttq", "vq+retrain", "ttq+retrain", "ldnq", "best", "ldnq+retrain"):
+            own = methods.settings_of(PlannedRun("mlp-digits", method, 3, 40, 0), other)
+            request = own.get("request", {})
+            found = [own.get("schedule"), own.get("retraining"), request.get("fine_tune")]
+            found += [request["settings"]["update"]] if request else []
+            for one in filter(None, found):
+                assert (one["flip"], one["crop"]) == (flip, crop), (data, method)
 
 
 def test_networks_and_data_that_do_not_fit(tmp_path: Path) -> None:
@@ -489,8 +730,9 @@ def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path
     page.write_text(f"# Results\n\nBefore.\n\n{section}\n\nAfter.\n")
     where = ("--store", tmp_path / "runs.sqlite", "--seeds", "0-1")
     files = {name: tmp_path / f"out.{name}" for name in ("csv", "figure", "json")}
-    result = accept(*words, *where, "--csv", files["csv"], "--figure", files["figure"], "--markdown", page,
+    result = invoke(*words, *where, "--csv", files["csv"], "--figure", files["figure"], "--markdown", page,
                     "--json", files["json"])  # fmt: skip
+    assert result.exit_code == 1  # nothing of resnet20, which was named, is there
     record = json.loads(files["json"].read_text())
     rows = list(csv.DictReader(files["csv"].read_text().splitlines()))
     markdown = page.read_text()
@@ -517,13 +759,14 @@ def test_files_say_what_the_terminal_says(fakes: dict[str, Fake], tmp_path: Path
 
 
 def done(store: Store, run: PlannedRun, change: float, error: float = 0.1, **identity: Any) -> None:
-    """Put a finished run of 1,000 test images into a store; its top-5 figures may be among the rest."""
-    top5 = {name: identity.pop(name) for name in tuple(identity) if name.endswith("_top5")}
+    """Put a finished run of 1,000 test images into a store; parts of its result may be among the rest."""
+    named = [name for name in identity if name.endswith("_top5") or name == "mean_levels"]
+    parts = {name: identity.pop(name) for name in named}
     result: dict[str, Any] = {
         "correct_before": 900, "correct_after": round(900 + 10 * change), "total": 1000, "change": change,
         "correct_before_top5": None, "correct_after_top5": None, "output_error": error, "seconds": 1.0,
         "labels_used": False, "steps": 0, "epochs": 0, "image_passes": 0, "skipped": [], "mean_levels": 3.0,
-        **top5,
+        **parts,
     }  # fmt: skip
     with store.working() as owner:
         own = store.claim(run, identity, owner)
@@ -653,7 +896,7 @@ def test_a_single_run_has_no_error_bar(tmp_path: Path) -> None:
 
 def test_whose_the_methods_are_stands_in_tables_files_and_figures(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs.sqlite")
-    names = ("vq+retrain", "vq", "vq-exact+retrain", "dq-exact", "best", "ldnq", "late")
+    names = ("vq+retrain", "vq", "vq-exact+retrain", "dq-exact", "best", "ldnq", "late")  # all at 3 levels
     want = (
         "the paper's VQ", "variant of VQ", "ours", "ours", "ours", "the paper's L-DNQ", "variant of LAT",
     )  # fmt: skip
@@ -674,10 +917,41 @@ def test_whose_the_methods_are_stands_in_tables_files_and_figures(tmp_path: Path
     assert "the paper's method, with its name there" in tables.markdown_of("table1", found)
 
 
+def test_the_levels_say_what_a_weight_can_take_and_inqs_what_the_paper_prints(tmp_path: Path) -> None:
+    store, cells = Store(tmp_path / "runs.sqlite"), []
+    for method, levels, mean in (
+        ("trn", 27, 12.51),
+        ("trn", 3, 3.0),
+        ("inq", 17, 17.0),
+        ("inq", 15, 15.0),
+        ("ldnq", 3, 2.9999),
+    ):
+        done(store, PlannedRun("resnet20", method, levels, 500, 0), -4.0, mean_levels=mean)
+        cells.append(PlannedCell("resnet20", method, levels))
+    found = entries("table1", cells, store.rows())
+    headings, rows = tables.table_of("table1", found)
+    shown = [[row[headings.index(name)] for name in ("levels", "origin", "paper: change")] for row in rows]
+    assert shown == [
+        ["27 (mean 12.5)", "the paper's TRN", ""],
+        ["3", "variant of TRN", ""],
+        ["17", "the paper's INQ", "-48.48"],
+        ["15", "the paper's INQ", "-48.48"],
+        ["3", "the paper's L-DNQ", "-4.30"],
+    ]
+    note = "INQ: the paper prints 15 levels; a code of 5 bits has 17 values."
+    assert note in tables.lines_of("table1", found)
+    assert note not in tables.lines_of("table1", [one for one in found if one.cell.method != "inq"])
+    for levels, has in ((27, True), (3, False)):
+        assert (paper_row("table2", PlannedCell("alexnet-bn", "trn", levels)) is not None) == has
+
+
 def test_every_method_has_an_origin() -> None:
     """What is known here and is not in the paper's tables is a variant, or ours, and says so."""
     printed = {row.method for row in paper().rows}
-    own = {origin_of(own_method(row), int(row.bits)) for row in paper().rows}
+    own = {
+        origin_of(own_method(row), TRN_LEVELS if row.method == "TRN" else int(row.bits))
+        for row in paper().rows
+    }
     assert own == {f"the paper's {name}" for name in printed if name != "L-DNQ⁻"} | {"the paper's L-DNQ⁻"}
     for name in known_methods():
         for method in (name, f"{name}+retrain"):
@@ -842,11 +1116,13 @@ def test_sections_are_named_after_their_commands(fakes: dict[str, Fake], tmp_pat
     for more in (("--methods", "vq"), ("--methods", "inq", "--levels", "15,17"), ("--methods", "vq")):
         accept(*words, *more, *where)
     accept(*words, "--methods", "vq", *where, "--keep-ends")
+    accept(*words, "--methods", "all", *where, "--show-only")
     marks = [line for line in page.read_text().splitlines() if line.endswith(": generated -->")]
     assert marks == [
         "<!-- reproduce table1 mlp-digits methods=vq images=40: generated -->",
         "<!-- reproduce table1 mlp-digits methods=inq levels=15,17 images=40: generated -->",
         "<!-- reproduce table1 mlp-digits methods=vq images=40 keep-ends: generated -->",
+        "<!-- reproduce table1 mlp-digits methods=all images=40: generated -->",
     ]
 
 

@@ -66,6 +66,9 @@ RESULT = re.compile(r"\d+\.\d+|\d+ (?:points|min|minutes|s|seconds|GB|MB)\b")
 """What results look like: decimals, points, times, memory."""
 
 
+ACCURACY = re.compile(r"\d+(?:\.\d+)? ?%")
+
+
 def typed(text: str) -> set[str]:
     """Results outside the generated sections and the commands."""
     prose = re.sub(r"<!-- (.*?): generated -->.*?<!-- \1: end -->|```.*?```|`[^`]*`", "", text, flags=re.S)
@@ -79,6 +82,15 @@ def test_no_result_is_typed_by_hand() -> None:
     assert typed(front) == set()
     for planted in ("it loses 0.05 points more", "alone it took 6 min 43 s", "and 1.3 GB at the peak"):
         assert typed(f"{front} {planted}.")
+
+
+def test_no_accuracy_is_typed_into_the_baselines() -> None:
+    """Their docstrings say what was compared; what came out belongs into a store."""
+    files = sorted((ROOT / "refldnq" / "baselines").glob("*.py"))
+    texts = {file.name: re.sub(r"\s+", " ", file.read_text("utf-8")) for file in files}
+    assert len(texts) > 10
+    assert {name: found for name, text in texts.items() if (found := ACCURACY.findall(text))} == {}
+    assert ACCURACY.findall("a ResNet-20 had 54.3 % of 2,000 held-out training images right")
 
 
 def test_the_page_names_our_methods() -> None:

@@ -187,4 +187,8 @@ def test_plans() -> None:
         cells_of("table1", levels=[1])
     with pytest.raises(ValueError, match="`images` must be at least 1 and at most the 9990"):
         count_of(9991, 9990)
-    assert paper_row("table2", PlannedCell("alexnet-bn", "trn", 3)) is not None
+    assert paper_row("table2", PlannedCell("alexnet-bn", "trn", 27)) is not None
+    # TRN has its own levels wherever it is run.
+    for exhibit in ("table1", "table3", "table4", "fig2a", "fig2c"):
+        added = cells_of(exhibit, networks=["cnn-digits"], methods=["ldnq", "trn", "trn+retrain"])
+        assert {cell.levels for cell in added if cell.method.startswith("trn")} == {27}, exhibit

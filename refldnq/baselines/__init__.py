@@ -17,62 +17,113 @@ from refldnq.baselines import distilquant, dq, exnn, inq, lat, ldnq_minus, trn, 
 from refldnq.baselines.base import Baseline, BaselineResult, Runner
 from refldnq.baselines.loop import EpochRecord, LoopState, Method
 from refldnq.baselines.retrain import Free
-from refldnq.baselines.runs import Computed, Quantize, Trained
+from refldnq.baselines.runs import Computed, Quantize, Resolve, Trained
 from refldnq.baselines.schedule import Schedule
+from refldnq.ldnq import LdnqSettings
 
 CODE, PAPER, MEMORY = "[code]", "[paper]", "[memory], re-derived"
+
+
+Levels = tuple[int, ...] | range
 
 
 def _trains(
     name: str,
     label: str,
     origin: str,
+    levels: Levels,
     make: Callable[..., Method],
     scaled: Schedule,
     published: Schedule,
-    settings: Any = None,
+    settings: Any,
+    resolve: Resolve | None = None,
 ) -> Baseline:
-    run = Trained(name, make, scaled, published, settings)
-    return Baseline(name, label, trains=True, needs_labels=True, origin=origin, run=run)
+    run = Trained(name, make, scaled, published, settings, resolve)
+    return Baseline(name, label, trains=True, needs_labels=True, origin=origin, levels=levels, run=run)
 
 
 def _computes(
-    name: str, label: str, origin: str, quantize: Quantize, free: Free, settings: Any = None
+    name: str,
+    label: str,
+    origin: str,
+    levels: Levels,
+    quantize: Quantize,
+    free: Free,
+    settings: Any,
+    resolve: Resolve | None = None,
 ) -> Baseline:
-    run = Computed(name, quantize, free, settings)
-    return Baseline(name, label, trains=False, needs_labels=False, origin=origin, run=run)
+    run = Computed(name, quantize, free, settings, resolve)
+    return Baseline(name, label, trains=False, needs_labels=False, origin=origin, levels=levels, run=run)
+
+
+def _dq(name: str, label: str, origin: str, variant: dq.Variant) -> Baseline:
+    levels = dq.AFFINE_LEVELS if variant == "affine" else dq.LEVELS
+    return _computes(
+        name, label, origin, levels, dq.quantize_network, "scale", dq.DqSettings(variant=variant)
+    )
+
+
+def _vq(name: str, label: str, variant: vq.Variant) -> Baseline:
+    return _computes(
+        name, label, CODE, vq.LEVELS, vq.quantize_network, "values", vq.VqSettings(variant=variant)
+    )
+
+
+def _ttq(name: str, label: str, scaled: Schedule, settings: ttq.TtqSettings) -> Baseline:
+    return _trains(name, label, CODE, ttq.LEVELS, ttq.method, scaled, ttq.PUBLISHED, settings)
 
 
 def _lat(name: str, label: str, variant: lat.Variant) -> Baseline:
-    return _trains(name, label, CODE, lat.method, lat.SCALED, lat.PUBLISHED, lat.LatSettings(variant=variant))
+    settings = lat.LatSettings(variant=variant)
+    return _trains(name, label, CODE, lat.LEVELS, lat.method, lat.SCALED, lat.PUBLISHED, settings)
 
 
 _ALL = (
-    _computes("dq", "DQ", CODE, dq.quantize_network, "scale"),
-    _computes("dq-affine", "DQ", MEMORY, dq.quantize_network, "scale", dq.DqSettings(variant="affine")),
-    _computes("dq-exact", "DQ, exact", CODE, dq.quantize_network, "scale", dq.DqSettings(variant="exact")),
-    _computes("vq", "VQ", CODE, vq.quantize_network, "values"),
-    _computes("vq-exact", "VQ, exact", CODE, vq.quantize_network, "values", vq.VqSettings(variant="exact")),
-    _trains("exnn", "ExNN", MEMORY, exnn.method, exnn.SCALED, exnn.PUBLISHED),
-    _trains("ttq", "TTQ", CODE, ttq.method, ttq.SCALED, ttq.PUBLISHED),
+    _dq("dq", "DQ", CODE, "mean"),
+    _dq("dq-affine", "DQ", MEMORY, "affine"),
+    _dq("dq-exact", "DQ, exact", CODE, "exact"),
+    _vq("vq", "VQ", "lloyd"),
+    _vq("vq-exact", "VQ, exact", "exact"),
     _trains(
-        "ttq-twn",
-        "TTQ, TWN start",
-        CODE,
-        ttq.method,
-        ttq.SCALED_TWN,
-        ttq.PUBLISHED,
-        ttq.TtqSettings(init="twn"),
+        "exnn", "ExNN", MEMORY, exnn.LEVELS, exnn.method, exnn.SCALED, exnn.PUBLISHED, exnn.ExnnSettings()
     ),
-    _trains("inq", "INQ", CODE, inq.method, inq.SCALED, inq.PUBLISHED),
+    _ttq("ttq", "TTQ", ttq.SCALED, ttq.TtqSettings()),
+    _ttq("ttq-twn", "TTQ, TWN start", ttq.SCALED_TWN, ttq.TtqSettings(init="twn")),
+    _trains(
+        "inq",
+        "INQ",
+        CODE,
+        inq.LEVELS,
+        inq.method,
+        inq.SCALED,
+        inq.PUBLISHED,
+        inq.InqSettings(),
+        inq.resolve,
+    ),
     _lat("lata", "LATa", "approximate"),
     _lat("late", "LATe", "exact"),
     _lat("lat-two-scale", "LAT, two scales", "two-scale"),
-    _computes("trn", "TRN", MEMORY, trn.quantize_network, "nothing"),
+    _computes("trn", "TRN", MEMORY, trn.LEVELS, trn.quantize_network, "nothing", trn.TrnSettings()),
     _trains(
-        "distilquant", "DistilQuant", CODE, distilquant.method, distilquant.SCALED, distilquant.PUBLISHED
+        "distilquant",
+        "DistilQuant",
+        CODE,
+        distilquant.LEVELS,
+        distilquant.method,
+        distilquant.SCALED,
+        distilquant.PUBLISHED,
+        distilquant.DistilQuantSettings(),
     ),
-    _computes(ldnq_minus.NAME, "L-DNQ⁻", PAPER, ldnq_minus.quantize_network, "nothing"),
+    _computes(
+        ldnq_minus.NAME,
+        "L-DNQ⁻",
+        PAPER,
+        ldnq_minus.LEVELS,
+        ldnq_minus.quantize_network,
+        "nothing",
+        LdnqSettings(),
+        ldnq_minus.resolve,
+    ),
 )
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType({one.name: one for one in _ALL})

@@ -85,7 +85,7 @@ class Runner(Protocol):
     ------
     ValueError
         If `levels` is not among the method's, labels are needed and missing, the images do not fit, the
-        state is of another run, or training diverges.
+        state is of another run, nothing is left to retrain, or training diverges.
     TypeError
         If a type is wrong.
     KeyError
@@ -128,6 +128,8 @@ class Baseline:
     origin : str
         Where its definition comes from: ``[code]``, the method's public code; ``[paper]``, L-DNQ's paper;
         ``[memory], re-derived``, from memory of the method's paper, not verified.
+    levels : tuple of int or range
+        Numbers of values that it has sets of.
     run : callable
         See `Runner`.
     """
@@ -137,6 +139,7 @@ class Baseline:
     trains: bool
     needs_labels: bool
     origin: str
+    levels: tuple[int, ...] | range
     run: Runner
 
 

@@ -27,6 +27,9 @@ from refldnq.solvers.direct import DirectSettings, solve
 
 Variant = Literal["mean", "affine", "exact"]
 
+LEVELS, AFFINE_LEVELS = range(3, 16, 2), range(2, 129)
+"""Numbers of values of a set; the second of equidistant values."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DqSettings:
@@ -88,7 +91,7 @@ def affine(w: Array, levels: int) -> tuple[float, int, Array]:
     >>> S, Z, S * (q - Z)
     (1.0, 1, array([-1.,  0.,  3.]))
     """
-    check_levels(levels, range(2, 129), "uniform affine rounding")
+    check_levels(levels, AFFINE_LEVELS, "uniform affine rounding")
     check_finite("w", check_float("w", w))
     v = w.astype(np.float64)
     low, high = min(0.0, float(v.min(initial=0.0))), max(0.0, float(v.max(initial=0.0)))
@@ -167,7 +170,7 @@ def quantize_network(
         If there is no such set of values.
     """
     chosen = settings or DqSettings()
-    check_levels(levels, range(2, 129) if chosen.variant == "affine" else range(3, 16, 2), "DQ")
+    check_levels(levels, AFFINE_LEVELS if chosen.variant == "affine" else LEVELS, "DQ")
     for name in layers[state.epoch :]:
         code = encode(packed(network, name, network.params[name]["weight"]), levels, chosen.variant)
         tell(LayerDone(name, place_codes(network, {name: code}), code, float(levels), len(layers)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from refldnq._plain import plain
 from refldnq._typing import Array, Int64Array
 from refldnq.baselines.schedule import Schedule
 from refldnq.network import Network
@@ -21,8 +23,9 @@ class Identity:
     ----------
     method : str
         The baseline's name.
-    settings, schedule : str
-        As Python writes them.
+    settings, schedule, retraining : str
+        As JSON: the method's settings, none left to a default; the schedule, which of a method that computes
+        is its retraining's; and the schedule of a retraining behind a method that trains, else empty.
     levels : int
         Number of values of a quantized weight.
     layers : tuple of str
@@ -32,7 +35,8 @@ class Identity:
 
     Examples
     --------
-    >>> parts = {"settings": "None", "schedule": "", "layers": ("fc",), "network": "a", "data": "b"}
+    >>> parts = {"settings": "{}", "schedule": "{}", "retraining": "", "layers": ("fc",)}
+    >>> parts |= {"network": "a", "data": "b"}
     >>> one, two = (Identity(method="ttq", levels=levels, **parts) for levels in (3, 5))
     >>> one.difference(two)
     'levels (3, not 5)'
@@ -41,6 +45,7 @@ class Identity:
     method: str
     settings: str
     schedule: str
+    retraining: str
     levels: int
     layers: tuple[str, ...]
     network: str
@@ -67,6 +72,7 @@ def identity_of(
     method: str,
     settings: Any,
     schedule: Schedule,
+    retraining: Schedule | None,
     levels: int,
     layers: tuple[str, ...],
     network: Network,
@@ -80,9 +86,11 @@ def identity_of(
     method : str
         The baseline's name.
     settings : object
-        The method's own.
+        The method's own, as it follows them.
     schedule : Schedule
         As the method follows it.
+    retraining : Schedule or None
+        Of what may follow a training.
     levels : int
         Number of values of a quantized weight.
     layers : tuple of str
@@ -94,8 +102,7 @@ def identity_of(
     labels : Array, shape (n,), int64, or None
         Class indices.
     """
-    graph = repr([(node.name, node.layer, node.inputs) for node in network.nodes])
-    weights = hashlib.sha256(f"{graph} {network.loss}".encode())
+    weights = hashlib.sha256(f"{graph_words(network)} {network.loss}".encode())
     for name, own in sorted(network.params.items()):
         for key, array in sorted(own.items()):
             _add(weights, f"{name}/{key}", array)
@@ -105,13 +112,39 @@ def identity_of(
         _add(data, "labels", labels)
     return Identity(
         method=method,
-        settings=repr(settings),
-        schedule=repr(schedule),
+        settings=_words(settings),
+        schedule=_words(schedule.numbers),
+        retraining="" if retraining is None else _words(retraining.numbers),
         levels=levels,
         layers=layers,
         network=weights.hexdigest(),
         data=data.hexdigest(),
     )
+
+
+def graph_words(network: Network) -> str:
+    """The graph of a network as JSON, by which it is known whatever the arrays are.
+
+    A setting of a layer that is younger than stored runs is left out at its default, see
+    `refldnq._plain.plain`.
+
+    Parameters
+    ----------
+    network : Network
+        Any network.
+
+    Examples
+    --------
+    >>> from refldnq.layers import ReLU
+    >>> from refldnq.network import Node
+    >>> graph_words(Network((Node("relu", ReLU(), ("input",)),), {}, (2,)))
+    '[["relu", "ReLU", {}, ["input"]]]'
+    """
+    return _words([[node.name, type(node.layer).__name__, node.layer, node.inputs] for node in network.nodes])
+
+
+def _words(value: Any) -> str:
+    return json.dumps(plain(value), sort_keys=True, allow_nan=False)
 
 
 def _add(digest: Any, label: str, array: Array) -> None:

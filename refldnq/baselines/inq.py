@@ -271,6 +271,25 @@ class Inq(Method):
         return Quantized(arrays, codes, mean_over_weights(self.network, levels))
 
 
+def resolve(settings: InqSettings, levels: int) -> InqSettings:
+    """The settings with their portions chosen; raises ValueError if there is no such set of values.
+
+    Parameters
+    ----------
+    settings : InqSettings
+        How.
+    levels : int
+        L, odd.
+
+    Examples
+    --------
+    >>> resolve(InqSettings(), 15).portions
+    (0.5, 0.75, 0.875, 1.0)
+    """
+    check_levels(levels, LEVELS, "INQ")
+    return replace(settings, portions=settings.portions or (TERNARY_PORTIONS if levels == 3 else PORTIONS))
+
+
 def method(
     network: Network, layers: tuple[str, ...], levels: int, settings: InqSettings | None = None
 ) -> Inq:
@@ -287,6 +306,6 @@ def method(
     settings : InqSettings, optional
         How.
     """
-    check_levels(levels, LEVELS, "INQ")
-    portions = (settings or InqSettings()).portions or (TERNARY_PORTIONS if levels == 3 else PORTIONS)
+    portions = resolve(settings or InqSettings(), levels).portions
+    assert portions is not None  # `resolve` chooses them
     return Inq(network=network, layers=layers, levels=levels, portions=portions)

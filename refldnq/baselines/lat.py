@@ -25,6 +25,9 @@ Variant = Literal["approximate", "exact", "two-scale"]
 MOMENT = "second_moment"
 """Name of v in the memory of a layer."""
 
+LEVELS = (3,)
+"""Numbers of values of a set."""
+
 PUBLISHED = Schedule(
     epochs=200,
     batch_size=50,
@@ -326,5 +329,5 @@ def method(
     settings : LatSettings, optional
         How.
     """
-    check_levels(levels, (3,), "LAT")
+    check_levels(levels, LEVELS, "LAT")
     return Lat(network=network, layers=layers, settings=settings or LatSettings())

@@ -20,6 +20,9 @@ from refldnq.network import Network
 NAME = "ldnq-"
 """As it is asked for, as a baseline and among the methods of the paper's tables."""
 
+LEVELS = range(3, 16, 2)
+"""Numbers of values of a set."""
+
 
 def without_update(settings: LdnqSettings) -> LdnqSettings:
     """What L-DNQ⁻ is: the settings of Algorithm 1, without its step 4.
@@ -35,6 +38,25 @@ def without_update(settings: LdnqSettings) -> LdnqSettings:
     True
     """
     return replace(settings, update=None)
+
+
+def resolve(settings: LdnqSettings, levels: int) -> LdnqSettings:
+    """Settings with the set of values, and without the update; raises ValueError if there is no such set.
+
+    Parameters
+    ----------
+    settings : LdnqSettings
+        Of Algorithm 1; its layers are chosen elsewhere.
+    levels : int
+        3, 5, ..., 15.
+
+    Examples
+    --------
+    >>> resolve(LdnqSettings(), 5).codebook.levels
+    5
+    """
+    check_levels(levels, LEVELS, "L-DNQ⁻")
+    return replace(without_update(settings), codebook=powers_of_two(levels), skip=())
 
 
 def quantize_network(
@@ -73,10 +95,8 @@ def quantize_network(
     ValueError
         If there is no such set of values.
     """
-    check_levels(levels, range(3, 16, 2), "L-DNQ⁻")
     how = replace(
-        without_update(settings or LdnqSettings()),
-        codebook=powers_of_two(levels),
+        resolve(settings or LdnqSettings(), levels),
         skip=tuple(name for name in network.weighted if name not in layers),
     )
     done: Progress | None = None

@@ -20,7 +20,11 @@ from refldnq.baselines.loop import LayerDone, LoopState, Method, TrainingPoint, 
 from refldnq.baselines.retrain import RETRAIN, Free, Retrain
 from refldnq.baselines.schedule import Name, Schedule
 from refldnq.network import Network
-from refldnq.train import check_images
+from refldnq.train import check_images, learnable
+
+Resolve = Callable[[Any, int], Any]
+"""Settings as a method follows them: given its settings and a number of levels; ValueError if there is no
+such set of values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +40,59 @@ class Trained:
     scaled, published : Schedule
         What the names of `refldnq.baselines.schedule.Name` mean. A retraining has its own, `RETRAIN`, on the
         same versions of the images.
-    settings : object, optional
-        In place of the method's defaults.
+    settings : object
+        The method's defaults.
+    resolve : callable, optional
+        Settings as the method follows them with so many levels, where they leave something to be chosen.
     """
 
     name: str
     make: Callable[[Network, tuple[str, ...], int, Any], Method]
     scaled: Schedule
     published: Schedule
-    settings: Any = None
+    settings: Any
+    resolve: Resolve | None = None
+
+    def resolved(self, levels: int, settings: Any = None) -> Any:
+        """The settings of a run, none of them left open.
+
+        Parameters
+        ----------
+        levels : int
+            Number of values of a quantized weight.
+        settings : object, optional
+            In place of the defaults.
+        """
+        return _resolved(self.resolve, settings or self.settings, levels)
+
+    def plan(
+        self, network: Network, layers: tuple[str, ...], levels: int, schedule: Name | Schedule
+    ) -> Schedule:
+        """The schedule as the method follows it with its default settings.
+
+        Parameters
+        ----------
+        network : Network
+            The well-trained network.
+        layers : tuple of str
+            What is quantized.
+        levels : int
+            Number of values of a quantized weight.
+        schedule : {'scaled', 'published'} or Schedule
+            What is asked for.
+        """
+        method = self.make(network, layers, levels, self.resolved(levels))
+        return method.plan(pick_schedule(schedule, self.scaled, self.published))
+
+    def retraining(self, plan: Schedule) -> Schedule:
+        """The schedule of a retraining behind a training.
+
+        Parameters
+        ----------
+        plan : Schedule
+            Of the training, whose versions of the images it sees.
+        """
+        return replace(RETRAIN, crop=plan.crop, flip=plan.flip)
 
     def __call__(
         self,
@@ -62,11 +110,13 @@ class Trained:
         settings: Any = None,
     ) -> BaselineResult:
         """Quantize a network."""
-        chosen, how = chosen_layers(network, layers), settings or self.settings
+        chosen, how = chosen_layers(network, layers), self.resolved(levels, settings)
         method = self.make(network, chosen, levels, how)
         plan = method.plan(pick_schedule(schedule, self.scaled, self.published))
         _check(network, images, labels, method.labels_used or retrain)
-        own = identity_of(self.name, how, plan, levels, chosen, network, images, labels)
+        _check_free(network, chosen, "nothing", retrain)
+        after = self.retraining(plan)
+        own = identity_of(self.name, how, plan, after, levels, chosen, network, images, labels)
         _check_state(state, own, retrain)
         if state is None or state.stage == "train":
             state = fit(
@@ -79,7 +129,6 @@ class Trained:
                 quantized=found.codes,
                 mean_levels=found.mean_levels,
             )
-        after = replace(RETRAIN, crop=plan.crop, flip=plan.flip)
         used = method.labels_used
         return _finish(network, chosen, state, images, labels, rng, "nothing", retrain, after, on_epoch, used)
 
@@ -113,14 +162,29 @@ class Computed:
         See `Quantize`.
     free : {'nothing', 'scale', 'values'}
         What a retraining moves of a quantized layer; its schedule is the run's.
-    settings : object, optional
-        In place of the method's defaults.
+    settings : object
+        The method's defaults.
+    resolve : callable, optional
+        See `Trained`.
     """
 
     name: str
     quantize: Quantize
     free: Free
-    settings: Any = None
+    settings: Any
+    resolve: Resolve | None = None
+
+    def resolved(self, levels: int, settings: Any = None) -> Any:
+        """The settings of a run, none of them left open.
+
+        Parameters
+        ----------
+        levels : int
+            Number of values of a quantized weight.
+        settings : object, optional
+            In place of the defaults.
+        """
+        return _resolved(self.resolve, settings or self.settings, levels)
 
     def __call__(
         self,
@@ -138,10 +202,11 @@ class Computed:
         settings: Any = None,
     ) -> BaselineResult:
         """Quantize a network."""
-        chosen, how = chosen_layers(network, layers), settings or self.settings
+        chosen, how = chosen_layers(network, layers), self.resolved(levels, settings)
         plan = pick_schedule(schedule, RETRAIN, RETRAIN)
         _check(network, images, labels, retrain)
-        own = identity_of(self.name, how, plan, levels, chosen, network, images, labels)
+        _check_free(network, chosen, self.free, retrain)
+        own = identity_of(self.name, how, plan, None, levels, chosen, network, images, labels)
         _check_state(state, own, retrain)
         now = state or LoopState(
             stage="quantize",
@@ -179,10 +244,20 @@ class Computed:
         return _finish(network, chosen, now, images, labels, rng, self.free, retrain, plan, on_epoch, False)
 
 
+def _resolved(resolve: Resolve | None, settings: Any, levels: int) -> Any:
+    return settings if resolve is None else resolve(settings, levels)
+
+
 def _check(network: Network, images: Array, labels: Int64Array | None, needed: bool) -> None:
     check_images(network, images)
     if needed and labels is None:
         raise ValueError("`labels` must be given for training, got None.")
+
+
+def _check_free(network: Network, layers: tuple[str, ...], free: Free, retrain: bool) -> None:
+    # Before the quantization, which may take long: what `refldnq.train.fine_tune` refuses after it.
+    if retrain and free == "nothing" and not set(learnable(network)) - set(layers):
+        raise ValueError(f"`layers` must leave an array to move, got all of {list(network.weighted)}.")
 
 
 def _check_state(state: LoopState | None, own: Identity, retrain: bool) -> None:
@@ -210,17 +285,16 @@ def _finish(
     on_epoch: Callable[[LoopState], None] | None,
     labels_used: bool,
 ) -> BaselineResult:
-    """The retraining, if it is asked for and something can move, and the result."""
+    """The retraining, if it is asked for, and the result."""
     params, codes = state.params, state.quantized
     if retrain:
         quantized = network.replace({name: params[name] for name in network.params})
         method = Retrain(network=quantized, layers=layers, codes=codes, free=free)
         if state.stage != "retrain":
             state = begin(method, schedule, rng, "retrain", state, state.run)
-        if state.point.latent:
-            state = fit(method, images, labels, schedule, rng, state, on_epoch)
-            found = method.finish(state.point.latent, state.point.memory)
-            params, codes = merged(state.params, found.arrays), found.codes
+        state = fit(method, images, labels, schedule, rng, state, on_epoch)
+        found = method.finish(state.point.latent, state.point.memory)
+        params, codes = merged(state.params, found.arrays), found.codes
     retrained = any(record.stage == "retrain" for record in state.history)
     return BaselineResult(
         network=network.replace({name: params[name] for name in network.params}),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from refldnq._checks import check_choice, check_integer, check_number
 from refldnq.optim import SGD, Adam, Optimizer, learning_rate
@@ -119,6 +119,11 @@ class Schedule:
     def total(self) -> int:
         """Epochs of all cycles."""
         return self.epochs * self.cycles
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """All that decides a training: every field but the origin, which is words."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "origin"}
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """The learning rate.

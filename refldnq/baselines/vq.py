@@ -24,6 +24,9 @@ from refldnq.projection import Projection, project
 
 Variant = Literal["lloyd", "exact"]
 
+LEVELS = range(2, 129)
+"""Numbers of clusters."""
+
 STARTS = 10
 """Starts of k-means++, of which the best result is kept; chosen here, scikit-learn's default for long."""
 
@@ -150,7 +153,7 @@ def quantize_network(
     ValueError
         If there is no such set of values.
     """
-    check_levels(levels, range(2, 129), "VQ")
+    check_levels(levels, LEVELS, "VQ")
     chosen = settings or VqSettings()
     for name in layers[state.epoch :]:
         clusters = quantize(network.params[name]["weight"], levels, rng, variant=chosen.variant)

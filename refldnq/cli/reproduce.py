@@ -122,7 +122,7 @@ def reproduce(
 
     Runs go into a store and are never done twice, whichever exhibit asks for them; interrupted, the same
     command goes on. Rows whose data, weights or method are not there say so and are skipped. Exits with 1 if
-    a run that was asked for has failed or is not finished.
+    a run that was asked for has failed or is not finished, or none of a network named here was possible.
     """
     from refldnq.experiments.drawing import draw
     from refldnq.experiments.reproduce import tables
@@ -142,6 +142,7 @@ def reproduce(
         )
     if figure_file is not None:
         draw(lambda axes: None)  # without matplotlib it is refused here, not after the runs
+    typed = methods
     if "all" in methods:
         usual = [cell.method for cell in cells_of(exhibit, networks=networks)]
         methods = tuple(dict.fromkeys((*usual, *known_methods())))
@@ -189,17 +190,22 @@ def reproduce(
     if figure_file is not None:
         _write(figure_file, picture_of(exhibit, found, plan.totals), json_file)
     if markdown_file is not None:
-        asked_for = {"methods": ",".join(methods), "levels": levels, "images": images}
+        asked_for = {"methods": ",".join(typed), "levels": levels, "images": images}
         asked_for |= {"schedule": schedule if schedule != "scaled" else None}
         chosen_words = [f"{name}={words}" for name, words in asked_for.items() if words]
         chosen_words += ["keep-ends"] if keep_ends else []
         section = " ".join(["reproduce", exhibit, *networks, *chosen_words])
         write_section(markdown_file, section, tables.markdown_of(exhibit, found, plan.totals))
         say(f"Wrote {markdown_file}.", json_file)
+    without = [name for name in networks if not any(task.run.network == name for task in plan.tasks)]
+    without = [] if show_only else without
+    if without:
+        say(f"No run was possible of {', '.join(without)}, which was asked for by name.", json_file)
     settled = {row.id: row.state for row in store.rows()} if plan.tasks else {}
     failed = sum(settled.get(task.id) != "done" for task in plan.tasks)
     if failed:
         say(f"{failed} of {len(plan.tasks)} runs have failed or are not finished.", json_file)
+    if failed or without:
         click.get_current_context().exit(1)
 
 

@@ -1,6 +1,6 @@
 """The state of a baseline's training on disk, and back bit for bit.
 
-Layout, schema ``refldnq-baseline/2``, HDF5 without pickle::
+Layout, schema ``refldnq-baseline/3``, HDF5 without pickle::
 
     /                          attribute: schema
     /record                    JSON as bytes: stage, epoch, epochs, steps, images, mean_levels, rng, history,
@@ -31,7 +31,7 @@ from refldnq.experiments.checkpoint import Fingerprint, decode_report, encode_re
 from refldnq.formats.atomic import atomic_path
 from refldnq.model import QuantizedWeight
 
-SCHEMA = "refldnq-baseline/2"
+SCHEMA = "refldnq-baseline/3"
 
 
 def save(path: str | Path, state: LoopState, fingerprint: Fingerprint) -> None:

@@ -60,7 +60,8 @@ def rank_correlation(
         Number of each point's group, whose points are drawn together: runs that differ in their seeds are no
         independent draws. None makes a group of every point.
     resamples : int, optional
-        How often; chosen here: the interval's ends move by less than 0.01 between two generators.
+        How often; chosen here. How far the interval's ends move between two generators depends on the
+        points, most where they are few: two generators tell.
     confidence : float, optional
         Share of the resampled coefficients inside the interval.
 

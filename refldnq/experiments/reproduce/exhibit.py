@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refldnq.experiments.reproduce.jobs import Task
-from refldnq.experiments.reproduce.methods import schedule_of, settings_of, why_not, work_of
+from refldnq.experiments.reproduce.methods import schedule_of, settings_of, why_not, why_not_levels, work_of
 from refldnq.experiments.reproduce.plan import PlannedCell, count_of, runs_of
 from refldnq.experiments.reproduce.sources import MissingError, Prepared, Sources, prepare
 from refldnq.experiments.reproduce.store import Store
@@ -74,13 +74,11 @@ def plan_of(
                 raise MissingError(absent[cell.network])
             prepared = _prepared(sources, cell.network, absent)
             totals[cell.network] = len(prepared.train)
-            reason = why_not(cell.method)
+            reason = why_not(cell.method) or why_not_levels(cell.method, cell.levels)
             if reason is not None:
                 raise MissingError(reason)
-            count = count_of(
-                prepared.usual_images if cell.images is None else cell.images, len(prepared.train)
-            )
-        except (MissingError, ValueError) as missing:
+            count = _count(cell, prepared)
+        except MissingError as missing:
             skipped[cell] = str(missing)
             found[cell] = None
             continue
@@ -89,12 +87,8 @@ def plan_of(
             continue
         found[exact] = None
         for run in runs_of(exact, count, seeds, schedule_of(cell.method, schedule)):
-            try:
-                identity = {**prepared.fingerprints, **settings_of(run, prepared)}
-                work = work_of(run, prepared)
-            except ValueError as wrong:  # no such codebook
-                skipped[exact] = str(wrong)
-                break
+            identity = {**prepared.fingerprints, **settings_of(run, prepared)}
+            work = work_of(run, prepared)
             tasks.append(Task(run=run, identity=identity, sources=sources, beside=beside, work=work))
     return Plan(cells=tuple(found), tasks=tuple(tasks), skipped=skipped, totals=totals)
 
@@ -106,6 +100,13 @@ def _prepared(sources: Sources, network: str, absent: dict[str, str]) -> Prepare
     except MissingError as missing:
         absent[network] = str(missing)
         raise
+
+
+def _count(cell: PlannedCell, prepared: Prepared) -> int:
+    try:
+        return count_of(prepared.usual_images if cell.images is None else cell.images, len(prepared.train))
+    except ValueError as wrong:  # more images than there are
+        raise MissingError(str(wrong)) from wrong
 
 
 def entries_of(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from refldnq._checks import check_integer
+from refldnq.errors import FormatError
 from refldnq.experiments.reproduce.methods import perform
 from refldnq.experiments.reproduce.plan import PlannedRun
 from refldnq.experiments.reproduce.sources import MissingError, Sources
@@ -134,6 +135,11 @@ def work_on(task: Task, tell: Tell | None = None) -> TaskOutcome:
         )
     except MissingError as reason:
         return TaskOutcome(id=task.id, reason=f"missing: {reason}")
+    except FormatError as wrong:
+        # Its message names the file; from a damaged state nobody can go on, and the run may begin anew.
+        if checkpoint is not None and checkpoint.name in str(wrong):
+            checkpoint.unlink(missing_ok=True)
+        return TaskOutcome(id=task.id, reason=f"FormatError: {wrong}")
     except Exception as wrong:  # whatever it is, it is this run's and goes into its row
         return TaskOutcome(id=task.id, reason=f"{type(wrong).__name__}: {wrong}")
     if checkpoint is not None:

@@ -15,13 +15,14 @@ import numpy as np
 
 from refldnq import __version__
 from refldnq._typing import Array
-from refldnq.baselines.base import Baseline
+from refldnq.baselines.base import Baseline, check_levels
+from refldnq.baselines.ldnq_minus import LEVELS as OWN_LEVELS
 from refldnq.baselines.ldnq_minus import NAME as LDNQ_MINUS
 from refldnq.baselines.ldnq_minus import without_update
 from refldnq.baselines.loop import LoopState
 from refldnq.baselines.retrain import RETRAIN as AFTERWARDS
 from refldnq.baselines.retrain import step_6
-from refldnq.baselines.runs import Trained
+from refldnq.baselines.runs import Computed, Trained
 from refldnq.baselines.schedule import Schedule
 from refldnq.cascade import ratio
 from refldnq.codebook import powers_of_two
@@ -97,6 +98,32 @@ def why_not(method: str) -> str | None:
     return None if method.removesuffix(RETRAIN) in known_methods() else f"there is no method {method!r}"
 
 
+def why_not_levels(method: str, levels: int) -> str | None:
+    """Why a method cannot be run with so many levels; None if it can.
+
+    Parameters
+    ----------
+    method : str
+        One that `why_not` has nothing against.
+    levels : int
+        Number of values of a quantized weight.
+
+    Examples
+    --------
+    >>> why_not_levels("ttq+retrain", 3) is None, why_not_levels("ttq+retrain", 5)
+    (True, '`levels` must be 3 for TTQ, got 5.')
+    """
+    base = method.removesuffix(RETRAIN)
+    try:
+        if base in OWN:
+            check_levels(levels, OWN_LEVELS, OWN[base])
+        else:
+            check_levels(levels, _baselines()[base].levels, _baselines()[base].label)
+    except ValueError as wrong:
+        return str(wrong)
+    return None
+
+
 def schedule_of(method: str, schedule: str) -> str:
     """The schedule that a method's runs are known by: ``scaled`` where the schedules' names mean the same.
 
@@ -116,7 +143,7 @@ def schedule_of(method: str, schedule: str) -> str:
     """
     baseline = _baselines().get(method.removesuffix(RETRAIN))
     how = None if baseline is None else baseline.run
-    if not isinstance(how, Trained) or replace(how.scaled, origin="") == replace(how.published, origin=""):
+    if not isinstance(how, Trained) or how.scaled.numbers == how.published.numbers:
         return "scaled"
     return schedule
 
@@ -141,8 +168,7 @@ def work_of(run: PlannedRun, prepared: Prepared) -> float:
         epochs = request.fine_tune.epochs if request.fine_tune is not None else 0
     else:
         baseline = _baselines()[base]
-        epochs = _schedule(run, baseline, prepared).total if baseline.trains else 0
-        epochs += AFTERWARDS.total if run.method.endswith(RETRAIN) else 0
+        epochs = sum(_stages(run, baseline, prepared))
     return work + 3 * epochs * run.images * once  # a backward pass counts as two
 
 
@@ -156,13 +182,14 @@ def settings_of(run: PlannedRun, prepared: Prepared) -> dict[str, Any]:
     if run.method.removesuffix(RETRAIN) in OWN:
         return {**own, "request": plain(_request(run, prepared))}
     baseline = _baselines()[run.method.removesuffix(RETRAIN)]
-    trains = baseline.trains or run.method.endswith(RETRAIN)
+    trains, how = baseline.trains or run.method.endswith(RETRAIN), baseline.run
+    after = _afterwards(run, baseline, prepared)
     return {
         **own,
         "baseline": baseline.name,
-        "origin": baseline.origin,
-        "schedule": plain(_schedule(run, baseline, prepared)) if trains else None,
-        "settings": plain(getattr(baseline.run, "settings", None)),
+        "schedule": plain(_schedule(run, baseline, prepared).numbers) if trains else None,
+        **({} if after is None else {"retraining": plain(after.numbers)}),
+        "settings": plain(how.resolved(run.levels)) if isinstance(how, Trained | Computed) else None,
     }
 
 
@@ -310,17 +337,19 @@ def _mean_levels(levels: dict[str, int], prepared: Prepared) -> float:
 def _request(run: PlannedRun, prepared: Prepared) -> QuantizeRequest:
     base = run.method.removesuffix(RETRAIN)
     settings = profile_settings("best" if base == "best" else "paper", powers_of_two(run.levels))
-    small = _small(prepared)
-    if small:  # other crops, and no mirror images
+    if _small(prepared):  # other crops, and no mirror images
         weights = settings.update is None or settings.update.weights
         settings = replace(settings, update=replace(digits_update(), weights=weights))
+    elif _digits(prepared) and settings.update is not None:
+        settings = replace(settings, update=replace(settings.update, flip=False))
     if base == LDNQ_MINUS:
         settings = without_update(settings)
     if run.keep_ends:
         settings = replace(settings, first=False, last=False)
     tuning = None
     if run.method.endswith(RETRAIN):
-        tuning = step_6(_suited(AFTERWARDS, prepared))
+        # The loss is the network's own, by name: a run is known by what it does, not by how it is asked.
+        tuning = replace(step_6(_suited(AFTERWARDS, prepared)), loss=prepared.model.network.loss)
     return QuantizeRequest(settings=settings, images=run.images, seed=run.seed, fine_tune=tuning)
 
 
@@ -331,20 +360,54 @@ def _baselines() -> Mapping[str, Baseline]:
 
 
 def _schedule(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> Schedule:
+    # As the method follows it; of a method that computes, its retraining's.
     how = baseline.run
-    schedule = AFTERWARDS
-    if isinstance(how, Trained):
-        schedule = how.published if run.schedule == "published" else how.scaled
-    return _suited(schedule, prepared)
+    if not isinstance(how, Trained):
+        return _suited(AFTERWARDS, prepared)
+    asked = _suited(how.published if run.schedule == "published" else how.scaled, prepared)
+    network = prepared.model.network
+    return how.plan(network, _layers(run, network) or network.weighted, run.levels, asked)
+
+
+def _stages(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> tuple[int, int]:
+    # Epochs of a baseline's training, and of the retraining behind it.
+    first = _schedule(run, baseline, prepared).total if baseline.trains else 0
+    return first, AFTERWARDS.total if run.method.endswith(RETRAIN) else 0
+
+
+def _fraction(state: LoopState, stages: tuple[int, int]) -> float:
+    # How much of a run is done, stages weighing their epochs; layers that are computed weigh one together.
+    first, second = max(1, stages[0]), stages[1]
+    before, own = (first, second) if state.stage == "retrain" else (0, first)
+    return (before + own * state.epoch / state.epochs) / (first + second)
+
+
+def _layers(run: PlannedRun, network: Network) -> tuple[str, ...] | None:
+    return tuple(network.weighted[1:-1]) if run.keep_ends else None
+
+
+def _afterwards(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> Schedule | None:
+    # Of the retraining behind a method that trains.
+    how = baseline.run
+    if not isinstance(how, Trained) or not run.method.endswith(RETRAIN):
+        return None
+    return how.retraining(_schedule(run, baseline, prepared))
 
 
 def _suited(schedule: Schedule, prepared: Prepared) -> Schedule:
-    # Other crops, and no mirror images, of digits.
-    return replace(schedule, crop=1, flip=False) if _small(prepared) else schedule
+    # Other crops of small digits, and no mirror images of any.
+    if _small(prepared):
+        schedule = replace(schedule, crop=1)
+    return replace(schedule, flip=False) if _digits(prepared) else schedule
 
 
 def _small(prepared: Prepared) -> bool:
     return prepared.train.name.startswith("digits")
+
+
+def _digits(prepared: Prepared) -> bool:
+    # The relatives of MNIST that lie in files of its names are taken for it.
+    return prepared.train.name.startswith(("digits", "mnist"))
 
 
 def _baseline(
@@ -355,18 +418,19 @@ def _baseline(
     baseline = _baselines()[run.method.removesuffix(RETRAIN)]
     images, labels = _drawn(run, prepared)
     network = prepared.model.network
-    own = {"run": repr(run), "settings": json.dumps(settings_of(run, prepared), sort_keys=True)}
+    parts = {"run": plain(run), "settings": settings_of(run, prepared)}
+    own = {name: json.dumps(part, sort_keys=True) for name, part in parts.items()}
     fingerprint = Fingerprint({**prepared.fingerprints, **own})
     state = None
     if checkpoint is not None and checkpoint.exists():
         state = baseline_checkpoint.load(checkpoint, fingerprint)
-    saved = time.monotonic()
+    saved, stages = time.monotonic(), _stages(run, baseline, prepared)
 
     def on_epoch(state: LoopState) -> None:
         nonlocal saved
         if tell is not None:
             unit = "layer" if state.stage == "quantize" else "epoch"
-            tell(Event(f"{state.stage}: {unit} {state.epoch} of {state.epochs}", state.epoch / state.epochs))
+            tell(Event(f"{state.stage}: {unit} {state.epoch} of {state.epochs}", _fraction(state, stages)))
         if checkpoint is not None and time.monotonic() - saved >= SAVE_EVERY:
             baseline_checkpoint.save(checkpoint, state, fingerprint)
             saved = time.monotonic()
@@ -378,7 +442,7 @@ def _baseline(
         levels=run.levels,
         rng=np.random.default_rng(run.seed).spawn(2)[1],
         schedule=_schedule(run, baseline, prepared),
-        layers=tuple(network.weighted[1:-1]) if run.keep_ends else None,
+        layers=_layers(run, network),
         retrain=run.method.endswith(RETRAIN),
         on_epoch=on_epoch,
         state=state,

@@ -46,6 +46,9 @@ choice of values can beat; TTQ from the start of ternary weight networks in plac
 TRN_LEVELS = 27
 """The most of a weight in TRN, whose 12.5 are a mean over blocks with one, two or three ternary terms."""
 
+INQ_LEVELS = {15: 17}
+"""What the paper prints for INQ, and the values that INQ's code of 5 bits has."""
+
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Of the training images: the calibration-size study (Fig. 2a). The paper prints no grid; chosen here."""
 
@@ -136,7 +139,7 @@ def origin_of(method: str, levels: int) -> str:
     method : str
         Its name here.
     levels : int
-        The paper's DQ is another one for 8, 16 and 32 levels.
+        The paper's DQ is another one for 8, 16 and 32 levels, and its TRN has `TRN_LEVELS`.
 
     Examples
     --------
@@ -144,12 +147,15 @@ def origin_of(method: str, levels: int) -> str:
     ["the paper's VQ", 'variant of VQ', 'variant of LAT', 'ours']
     >>> origin_of("dq-affine+retrain", 8), origin_of("dq-affine+retrain", 3)
     ("the paper's DQ", 'variant of DQ')
+    >>> origin_of("trn", 27), origin_of("trn", 3)
+    ("the paper's TRN", 'variant of TRN')
     """
     printed = _bare(method)
     if method.removesuffix(RETRAIN) in OURS or printed not in PRINTED:
         return "ours"
     own = AFFINE if printed == "DQ" and levels % 2 == 0 else PRINTED[printed]
-    return f"the paper's {printed}" if method == own else f"variant of {printed}"
+    same = method == own and (printed != "TRN" or levels == TRN_LEVELS)
+    return f"the paper's {printed}" if same else f"variant of {printed}"
 
 
 def _bare(method: str) -> str:
@@ -172,14 +178,24 @@ def paper_row(exhibit: str, cell: PlannedCell) -> PaperRow | None:
     (-4.3,)
     >>> paper_row("table1", PlannedCell("resnet20", "ldnq", 5)) is None
     True
+    >>> [paper_row("table1", PlannedCell("resnet20", "inq", levels)).bits for levels in (15, 17)]
+    [15.0, 15.0]
     """
     printed = printed_name(cell.method)
     for row in table_rows(exhibit):
         same = (row.name, row.method, row.keep_ends) == (cell.network, printed, cell.keep_ends)
-        # TRN's levels are a mean, which comes out of the run.
-        if same and (row.bits == cell.levels or row.method == "TRN"):
+        if same and cell.levels in _levels_of(row):
             return row
     return None
+
+
+def _levels_of(row: PaperRow) -> tuple[float, ...]:
+    # The levels whose runs are shown beside a row.
+    if row.method == "TRN":  # its number is a mean, which comes out of the run
+        return (TRN_LEVELS,)
+    if row.method == "INQ" and row.bits in INQ_LEVELS:
+        return (row.bits, INQ_LEVELS[int(row.bits)])
+    return (row.bits,)
 
 
 def table_rows(exhibit: str) -> tuple[PaperRow, ...]:
@@ -225,7 +241,7 @@ def cells_of(
     networks : sequence of str, optional
         In place of the paper's. One that the exhibit does not have gets the methods and levels of all.
     methods : sequence of str, optional
-        In place of the paper's; one that the exhibit does not have gets L-DNQ's levels.
+        In place of the paper's; one that the exhibit does not have gets L-DNQ's levels, TRN `TRN_LEVELS`.
     levels : sequence of int, optional
         In place of every method's own.
     images : sequence of Amount, optional
@@ -267,7 +283,11 @@ def cells_of(
 def _shape(exhibit: str, network: str, methods: Sequence[str]) -> list[tuple[str, int, bool]]:
     # Method, levels and whether the ends are kept, as the paper has them for this network or for all.
     if exhibit == "fig2c":
-        return [(name, count, False) for name in methods or ("ldnq-", "ldnq") for count in ERROR_LEVELS]
+        return [
+            (name, count, False)
+            for name in methods or ("ldnq-", "ldnq")
+            for count in ((TRN_LEVELS,) if _bare(name) == "TRN" else ERROR_LEVELS)
+        ]
     rows = table_rows(exhibit)
     own = [row for row in rows if row.name == network]
     shape = [
@@ -282,7 +302,7 @@ def _shape(exhibit: str, network: str, methods: Sequence[str]) -> list[tuple[str
             for place in (
                 [place for place in shape if place[0] == name]
                 or [place for place in shape if _bare(place[0]) == _bare(name)]
-                or usual
+                or [(name, TRN_LEVELS if _bare(name) == "TRN" else place[1], place[2]) for place in usual]
             )
             for place in [(name, *place[1:])]
         ]

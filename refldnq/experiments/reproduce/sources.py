@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -12,7 +13,11 @@ from typing import Any
 import numpy as np
 
 from refldnq._typing import Array
+from refldnq.baselines.identity import graph_words
 from refldnq.data import Dataset, Preprocess, load_dataset
+from refldnq.data.load import SPLITS, has_split
+from refldnq.errors import FormatError
+from refldnq.experiments.record import plain
 from refldnq.experiments.reproduce.paper import paper
 from refldnq.experiments.run import at_a_time, required_preprocess
 from refldnq.model import Model
@@ -125,16 +130,23 @@ def prepare(sources: Sources, network: str) -> Prepared:
     ------
     MissingError
         If there are no weights or no data, or they do not fit each other.
+    FormatError
+        If they are there and a file of theirs is damaged.
+    ImportError
+        If a package that reads them is not installed.
     """
     try:
         model = _model(sources, network)
         where = "digits" if network in sources.zoo.shipped else sources.data
         if where is None:
             raise MissingError("needs data: name their folder with --data")
+        _look(where)
         train, test = load_dataset(where, "train"), load_dataset(where, "test")
         for dataset in (train, test):
             _check(model, dataset)
-    except (OSError, ImportError, ValueError) as reason:
+    except FormatError:  # it is there, and is broken
+        raise
+    except (OSError, ValueError) as reason:
         raise MissingError(" ".join(str(reason).split())) from reason
     model = replace(model, network=model.network.astype(np.float32), quantized={}, provenance={})
     fingerprints = {
@@ -145,6 +157,18 @@ def prepare(sources: Sources, network: str) -> Prepared:
     return Prepared(
         model=model, train=train, test=test, fingerprints=fingerprints, usual_images=_usual_images(train)
     )
+
+
+def _look(where: str) -> None:
+    # Whether data are there at all, without reading them.
+    if where == "digits" or Path(where).is_file():
+        return
+    try:
+        absent = [split for split in SPLITS if not has_split(where, split)]
+    except FormatError as reason:
+        raise MissingError(str(reason)) from reason
+    if absent:
+        raise MissingError(f"needs data: {where} holds no {absent[0]} images")
 
 
 def _usual_images(train: Dataset) -> int:
@@ -236,7 +260,8 @@ def _check(model: Model, dataset: Dataset) -> None:
 
 def _network_hash(model: Model) -> str:
     # The graph as well: a stride leaves no trace in the arrays.
-    digest = hashlib.sha256(repr((model.preprocess, model.network.nodes, model.network.input_shape)).encode())
+    words = [plain(model.preprocess), graph_words(model.network), list(model.network.input_shape)]
+    digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
     for name, own in sorted(model.network.params.items()):
         for key, array in sorted(own.items()):
             digest.update(f"{name}.{key} {array.dtype} {array.shape}".encode())

@@ -13,7 +13,7 @@ import numpy as np
 from refldnq.experiments.record import plain
 from refldnq.experiments.reproduce.correlation import RankCorrelation, rank_correlation
 from refldnq.experiments.reproduce.paper import PaperRow, paper
-from refldnq.experiments.reproduce.plan import networks_of
+from refldnq.experiments.reproduce.plan import INQ_LEVELS, networks_of
 from refldnq.experiments.reproduce.summary import Entry, Mean
 from refldnq.tables import markdown_table
 
@@ -211,6 +211,10 @@ def lines_of(exhibit: str, entries: Sequence[Entry]) -> list[str]:
         lines.append(
             f"The paper's numbers are means of {runs} runs, its own networks; it gives no deviation."
         )
+    inq = next((one for one in entries if one.paper and one.paper.method == "INQ"), None)
+    if inq is not None and inq.paper is not None:
+        bits = int(inq.paper.bits)
+        lines.append(f"INQ: the paper prints {bits} levels; a code of 5 bits has {INQ_LEVELS[bits]} values.")
     strange = [
         name
         for name in dict.fromkeys(entry.cell.network for entry in entries)
@@ -318,7 +322,7 @@ def _cells(entry: Entry, kind: str, totals: Mapping[str, int]) -> dict[str, str]
         "network": cell.network + (" (ends kept)" if cell.keep_ends else ""),
         "method": cell.method,
         "origin": entry.origin,
-        "levels": str(cell.levels),
+        "levels": _levels(entry),
         "images": "" if amount is None else str(amount) if isinstance(amount, int) else f"{100 * amount:g} %",
         "share": share,
         "n": str(entry.n) if entry.n else "",
@@ -336,6 +340,14 @@ def _cells(entry: Entry, kind: str, totals: Mapping[str, int]) -> dict[str, str]
         cells["its ±"] = _error(values.get("output_error"), digits=4)
         cells["test error, %"] = "" if after is None else f"{100 - after.mean:.2f}"
     return cells
+
+
+def _levels(entry: Entry) -> str:
+    # With the mean behind it where weights can take another number of values: TRN's blocks differ.
+    mean = entry.facts.get("mean_levels")
+    asked = str(entry.cell.levels)
+    found = asked if mean is None else f"{mean:.3g}"
+    return asked if found == asked else f"{asked} (mean {found})"
 
 
 def _signed(value: Mean | None) -> str:
