@@ -673,3 +673,73 @@ def test_ragged_answers_fail_and_do_not_end_the_run(declared: dict[str, Any]) ->
     states = {one.state for one in found.outcomes}
     assert states <= {"FAIL", "inapplicable"} and "FAIL" in states
     assert report.to_text(found)
+
+
+# What an adapter returned is read apart from the call ----------------------------------------------------
+
+
+class NoArrayError(Exception):
+    """An answer cannot be made an array."""
+
+
+class Unwilling:
+    """An answer that is no array, as a tensor that asks for its gradient."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self._error = error
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise self._error("not now")
+
+
+class Falling(Mapping[str, Any]):
+    """A mapping that cannot be read."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise ValueError(name)
+
+    def __iter__(self) -> Any:
+        return iter(("Q",))
+
+    def __len__(self) -> int:
+        return 1
+
+
+def lazily() -> Any:
+    """Answers that end in an error."""
+    yield np.ones(1)
+    raise ValueError("inputs must be finite")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(lambda: (), lambda: (np.zeros(3, np.int8), 1.0), lambda: (1, 2, 3, 4, 5), lambda: 7),
+        *(lazily, Falling, lambda: {"Q": [[1], [1, 2]]}),
+        *(lambda: {"G": Unwilling(ValueError)}, lambda: {"G": Unwilling(NoArrayError)}),
+        lambda: {"G": Unwilling(SystemExit)},
+    ],
+)
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_cannot_be_read_is_no_refusal(bad: Any, refused: bool) -> None:
+    class Careless(Reference):
+        def project(self, **_: Any) -> Any:
+            return bad()
+
+    case = next(one for one in all_cases() if one.op == "project" and (one.error is not None) == refused)
+    (one,) = run(Careless(), [case], diagnose=False).outcomes
+    assert one.state == "FAIL" and one.answers is None
+    assert one.messages[0].startswith("cannot read what was returned for Q, alpha, G, passes: ")
+    assert (len(one.messages) > 1) == refused
+
+
+def test_answers_that_are_no_arrays_do_not_end_the_run() -> None:
+    class Unread(Reference):
+        def hessian(self, **_: Any) -> Any:
+            return Unwilling(RuntimeError)
+
+        def admm(self, **inputs: Any) -> Any:
+            return {**super().admm(**inputs), "Q": Unwilling(RuntimeError)}
+
+    asked = [case for case in all_cases() if case.op == "hessian"][:3]
+    assert run(Unread(), [*asked, *trajectories()[:1]]).count("FAIL") == 4
