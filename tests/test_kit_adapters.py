@@ -21,6 +21,7 @@ from refldnq.verify.kit.contract import OPERATIONS, Conventions, Info, to_paper
 from refldnq.verify.kit.external import Recorded, info_of
 from refldnq.verify.kit.faults import CATALOGUE, find, turn, visible_in
 from refldnq.verify.kit.knobs import Knobs
+from refldnq.verify.kit.plugin import Kit
 from refldnq.verify.kit.reference import Reference
 from refldnq.verify.kit.runner import KitRun, check_echo, run
 from refldnq.verify.kit.selftest import SelfTest, kill_matrix, selftest
@@ -743,3 +744,75 @@ def test_answers_that_are_no_arrays_do_not_end_the_run() -> None:
 
     asked = [case for case in all_cases() if case.op == "hessian"][:3]
     assert run(Unread(), [*asked, *trajectories()[:1]]).count("FAIL") == 4
+
+
+# One rule for what a refusal is ------------------------------------------------------------------------
+
+RULE = (
+    (ValueError, "refusal"),
+    (BindingError, "refusal"),
+    (NotImplementedError, "unanswered"),
+    (RecursionError, "crash"),
+    (ZeroDivisionError, "crash"),
+    (SystemExit, "crash"),
+)
+
+
+def raising(error: type[BaseException]) -> Any:
+    def call(*_: Any, **__: Any) -> Any:
+        raise error("oh")
+
+    return call
+
+
+@pytest.mark.parametrize(("error", "kind"), RULE)
+def test_runner_plugin_and_replays_have_one_rule(
+    error: type[BaseException], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = (RuntimeError,)
+    case = next(case for case in all_cases() if case.id == "dual/refuse-nan-in-g")
+    known = replace(Reference().info(), refusals=declared)
+    assert known.reply(raising(error)).kind == kind
+    monkeypatch.setattr(Reference, "info", lambda self: known)
+    monkeypatch.setattr(Reference, "dual", raising(error))
+    states = {"refusal": "pass", "unanswered": "unanswered", "crash": "FAIL"}
+    assert run(Reference(), [case], diagnose=False).outcomes[0].state == states[kind]
+    replays = diagnose.Replays()
+    assert replays.reply(case, ()).kind == kind and replays.answers(case, ()) is None
+    kit: Any = Kit.__new__(Kit)
+    if kind == "refusal":
+        kit.refuse(case, raising(error), declared)
+    else:
+        with pytest.raises(pytest.fail.Exception, match=f"raised {error.__name__}: oh; it must be refused"):
+            kit.refuse(case, raising(error), declared)
+
+
+def test_no_gap_can_be_declared_a_refusal() -> None:
+    with pytest.raises(ValueError, match="must not hold NotImplementedError"):
+        replace(Reference().info(), refusals=(NotImplementedError,))
+
+
+def test_the_end_of_the_session_passes_through() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Reference().info().reply(raising(KeyboardInterrupt))
+
+
+def test_a_replay_that_refuses_does_not_explain_a_crash() -> None:
+    case = next(case for case in all_cases() if case.id == "dual/refuse-nan-in-g")
+    replays = diagnose.Replays()
+    assert replays.reply(case, ("dual-twice",)).kind == "refusal"
+    assert not replays.reproduces((case, None, True), ("dual-twice",))
+    answered = next(case for case in all_cases() if case.op == "dual" and case.error is None)
+    assert not replays.reproduces((answered, None, True), ("dual-twice",))
+
+
+def test_a_step_that_is_not_there_does_not_spoil_the_verdict() -> None:
+    class Gap(Reference):
+        def dual(self, **_: Any) -> Any:
+            raise NotImplementedError
+
+        def admm(self, **inputs: Any) -> Any:
+            return Reference().admm(**inputs)
+
+    (one,) = run(Gap(), trajectories()[:1]).outcomes
+    assert one.verdicts["teacher-forced"] == "pass"

@@ -281,23 +281,10 @@ class UnreadableError(Exception):
     """What an adapter returned is no answer: never a refusal, whatever was the matter with it."""
 
 
-def ask(adapter: Adapter, case: Question) -> Answers | None:
-    """The adapter's answers to a case by name; None if there are none.
-
-    An adapter with a method `answer` is asked with the case itself: so are answers that were recorded before.
-
-    Raises
-    ------
-    Exception
-        Whatever the adapter raises.
-    UnreadableError
-        If what it returns is no answer.
-    """
-    return readable(case, returned(adapter, case))
-
-
 def returned(adapter: Adapter, case: Question) -> Any:
     """What an adapter returns to a case, as it is.
+
+    An adapter with a method `answer` is asked with the case itself: so are answers that were recorded before.
 
     Raises
     ------
@@ -363,19 +350,15 @@ def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outco
     if case.kappa > BEYOND / np.finfo(info.dtype).eps:
         why = f"condition number {case.kappa:.0e} is beyond {info.dtype}"
         return Outcome(case=case, state="inapplicable", messages=(why,))
+    reply = info.reply(lambda: returned(adapter, asked))
+    if reply.kind == "unanswered":
+        return Outcome(case=case, state="unanswered", messages=(reply.said,))
+    if reply.kind == "refusal" and case.error is not None:
+        return Outcome(case=case, state="pass", messages=(f"refused by {reply.said}",))
+    if reply.kind != "answer":
+        return Outcome(case=case, state="FAIL", messages=(f"raised {reply.said}", *_no_refusal(case)))
     try:
-        got = returned(adapter, asked)
-    except NotImplementedError as error:
-        return Outcome(case=case, state="unanswered", messages=(f"NotImplementedError: {error}",))
-    except SystemExit as error:  # neither an answer nor a refusal, and not the end of this run
-        return Outcome(case=case, state="FAIL", messages=(f"raised SystemExit: {error}",))
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        if case.error is not None and info.refuses(error):
-            return Outcome(case=case, state="pass", messages=(f"refused by {said}",))
-        return Outcome(case=case, state="FAIL", messages=(f"raised {said}", *_no_refusal(case)))
-    try:
-        answers = readable(asked, got)
+        answers = readable(asked, reply.value)
     except UnreadableError as problem:
         return Outcome(case=case, state="FAIL", messages=(str(problem), *_no_refusal(case)))
     if answers is None:
@@ -412,7 +395,12 @@ def _with_verdicts(adapter: Adapter, info: Info, asked: Question, outcome: Outco
             return None
         if one.op == "proximal":  # as the trajectory was asked for: the declared unit of ρ is the adapter's
             one = replace(one, inputs={**one.inputs, "rho": asked.inputs["rho"]})
-        return ask(adapter, one)
+        reply = info.reply(lambda: returned(adapter, one))
+        if reply.error is None:
+            return readable(one, reply.value)
+        if reply.kind == "unanswered":
+            return None
+        raise reply.error
 
     forced = None if hasattr(adapter, "answer") or not steps else step
     found = verdicts(case, outcome.answers, outcome.state == "pass", forced, info.dtype)
