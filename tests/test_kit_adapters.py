@@ -816,3 +816,11 @@ def test_a_step_that_is_not_there_does_not_spoil_the_verdict() -> None:
 
     (one,) = run(Gap(), trajectories()[:1]).outcomes
     assert one.verdicts["teacher-forced"] == "pass"
+
+
+def test_an_accident_by_a_value_error_counts_as_a_refusal() -> None:
+    """The limit that the pages state: the kit sees the type of the exception only."""
+    known = Reference().info()
+    assert known.reply(lambda: int(float("nan"))).kind == "refusal"
+    assert known.reply(lambda: np.ones(2) + np.ones(3)).kind == "refusal"
+    assert known.reply(lambda: int(float("inf"))).kind == "crash"

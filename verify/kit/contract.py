@@ -7,7 +7,8 @@ swallowed (``**_``): later suites may pass more.
 
 Inputs that have no answer are refused by raising `ValueError` or a subclass, such as
 `numpy.linalg.LinAlgError`, or what `Info.refusals` declares. Any other exception is a crash, and fails the
-case: a program that trips over NaN has not refused it.
+case. The kit sees the type only: a program that trips over NaN by a `ValueError`, such as
+``int(float("nan"))`` or shapes that NumPy cannot broadcast, counts as one that refuses it.
 """
 
 from __future__ import annotations
