@@ -21,6 +21,7 @@ from refldnq.verify.kit.contract import OPERATIONS, Conventions, Info, to_paper
 from refldnq.verify.kit.external import Recorded, info_of
 from refldnq.verify.kit.faults import CATALOGUE, find, turn, visible_in
 from refldnq.verify.kit.knobs import Knobs
+from refldnq.verify.kit.plugin import Kit
 from refldnq.verify.kit.reference import Reference
 from refldnq.verify.kit.runner import KitRun, check_echo, run
 from refldnq.verify.kit.selftest import SelfTest, kill_matrix, selftest
@@ -673,3 +674,153 @@ def test_ragged_answers_fail_and_do_not_end_the_run(declared: dict[str, Any]) ->
     states = {one.state for one in found.outcomes}
     assert states <= {"FAIL", "inapplicable"} and "FAIL" in states
     assert report.to_text(found)
+
+
+# What an adapter returned is read apart from the call ----------------------------------------------------
+
+
+class NoArrayError(Exception):
+    """An answer cannot be made an array."""
+
+
+class Unwilling:
+    """An answer that is no array, as a tensor that asks for its gradient."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self._error = error
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise self._error("not now")
+
+
+class Falling(Mapping[str, Any]):
+    """A mapping that cannot be read."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise ValueError(name)
+
+    def __iter__(self) -> Any:
+        return iter(("Q",))
+
+    def __len__(self) -> int:
+        return 1
+
+
+def lazily() -> Any:
+    """Answers that end in an error."""
+    yield np.ones(1)
+    raise ValueError("inputs must be finite")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(lambda: (), lambda: (np.zeros(3, np.int8), 1.0), lambda: (1, 2, 3, 4, 5), lambda: 7),
+        *(lazily, Falling, lambda: {"Q": [[1], [1, 2]]}),
+        *(lambda: {"G": Unwilling(ValueError)}, lambda: {"G": Unwilling(NoArrayError)}),
+        lambda: {"G": Unwilling(SystemExit)},
+    ],
+)
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_cannot_be_read_is_no_refusal(bad: Any, refused: bool) -> None:
+    class Careless(Reference):
+        def project(self, **_: Any) -> Any:
+            return bad()
+
+    case = next(one for one in all_cases() if one.op == "project" and (one.error is not None) == refused)
+    (one,) = run(Careless(), [case], diagnose=False).outcomes
+    assert one.state == "FAIL" and one.answers is None
+    assert one.messages[0].startswith("cannot read what was returned for Q, alpha, G, passes: ")
+    assert (len(one.messages) > 1) == refused
+
+
+def test_answers_that_are_no_arrays_do_not_end_the_run() -> None:
+    class Unread(Reference):
+        def hessian(self, **_: Any) -> Any:
+            return Unwilling(RuntimeError)
+
+        def admm(self, **inputs: Any) -> Any:
+            return {**super().admm(**inputs), "Q": Unwilling(RuntimeError)}
+
+    asked = [case for case in all_cases() if case.op == "hessian"][:3]
+    assert run(Unread(), [*asked, *trajectories()[:1]]).count("FAIL") == 4
+
+
+# One rule for what a refusal is ------------------------------------------------------------------------
+
+RULE = (
+    (ValueError, "refusal"),
+    (BindingError, "refusal"),
+    (NotImplementedError, "unanswered"),
+    (RecursionError, "crash"),
+    (ZeroDivisionError, "crash"),
+    (SystemExit, "crash"),
+)
+
+
+def raising(error: type[BaseException]) -> Any:
+    def call(*_: Any, **__: Any) -> Any:
+        raise error("oh")
+
+    return call
+
+
+@pytest.mark.parametrize(("error", "kind"), RULE)
+def test_runner_plugin_and_replays_have_one_rule(
+    error: type[BaseException], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = (RuntimeError,)
+    case = next(case for case in all_cases() if case.id == "dual/refuse-nan-in-g")
+    known = replace(Reference().info(), refusals=declared)
+    assert known.reply(raising(error)).kind == kind
+    monkeypatch.setattr(Reference, "info", lambda self: known)
+    monkeypatch.setattr(Reference, "dual", raising(error))
+    states = {"refusal": "pass", "unanswered": "unanswered", "crash": "FAIL"}
+    assert run(Reference(), [case], diagnose=False).outcomes[0].state == states[kind]
+    replays = diagnose.Replays()
+    assert replays.reply(case, ()).kind == kind and replays.answers(case, ()) is None
+    kit: Any = Kit.__new__(Kit)
+    if kind == "refusal":
+        kit.refuse(case, raising(error), declared)
+    else:
+        with pytest.raises(pytest.fail.Exception, match=f"raised {error.__name__}: oh; it must be refused"):
+            kit.refuse(case, raising(error), declared)
+
+
+def test_no_gap_can_be_declared_a_refusal() -> None:
+    with pytest.raises(ValueError, match="must not hold NotImplementedError"):
+        replace(Reference().info(), refusals=(NotImplementedError,))
+
+
+def test_the_end_of_the_session_passes_through() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Reference().info().reply(raising(KeyboardInterrupt))
+
+
+def test_a_replay_that_refuses_does_not_explain_a_crash() -> None:
+    case = next(case for case in all_cases() if case.id == "dual/refuse-nan-in-g")
+    replays = diagnose.Replays()
+    assert replays.reply(case, ("dual-twice",)).kind == "refusal"
+    assert not replays.reproduces((case, None, True), ("dual-twice",))
+    answered = next(case for case in all_cases() if case.op == "dual" and case.error is None)
+    assert not replays.reproduces((answered, None, True), ("dual-twice",))
+
+
+def test_a_step_that_is_not_there_does_not_spoil_the_verdict() -> None:
+    class Gap(Reference):
+        def dual(self, **_: Any) -> Any:
+            raise NotImplementedError
+
+        def admm(self, **inputs: Any) -> Any:
+            return Reference().admm(**inputs)
+
+    (one,) = run(Gap(), trajectories()[:1]).outcomes
+    assert one.verdicts["teacher-forced"] == "pass"
+
+
+def test_an_accident_by_a_value_error_counts_as_a_refusal() -> None:
+    """The limit that the pages state: the kit sees the type of the exception only."""
+    known = Reference().info()
+    assert known.reply(lambda: int(float("nan"))).kind == "refusal"
+    assert known.reply(lambda: np.ones(2) + np.ones(3)).kind == "refusal"
+    assert known.reply(lambda: int(float("inf"))).kind == "crash"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 from refldnq.verify.kit import fuzz as fuzzing
 from refldnq.verify.kit import golden, sandbox
 from refldnq.verify.kit.cases import Case
+from refldnq.verify.kit.external import recorded
 from refldnq.verify.kit.families import admm, dual, hessian, pack, patches, projection, proximal
 
 commands = importlib.import_module("refldnq.cli.kit")  # the package has the command of this name
@@ -137,6 +139,36 @@ def test_what_is_refused(worker: sandbox.Sandbox, tmp_path: Path) -> None:
     )
     with pytest.raises(FileNotFoundError):
         worker.read(tmp_path / "none.h5")
+
+
+def test_a_misspelt_field_is_an_error_in_both_formats(tmp_path: Path) -> None:
+    answers = {"dual/a": {"lam_new": np.ones(2)}}
+    info = {"name": "mine", "conventions": {"h_scale": "1/n"}}
+    for name in ("a.h5", "a"):
+        golden.write_answers(tmp_path / name, info, answers)
+        assert recorded(tmp_path / name).info().conventions.h_scale == "1/n"
+        for wrong in ("capabilites", "Name", "NAME ", "_", "ρ"):
+            told = tmp_path / f"{len(wrong)}{name}"
+            golden.write_answers(told, info, answers)
+            if told.is_dir():
+                (told / "info.json").write_text(json.dumps({**info, wrong: ["dual"]}))
+            else:
+                with h5py.File(told, "a") as file:
+                    file.attrs[wrong] = '["dual"]'
+            with pytest.raises(ValueError, match=r"must be one of .*name.*dtype.*conventions"):
+                recorded(told)
+
+
+def test_answers_may_stand_in_a_copy_of_the_export(tmp_path: Path) -> None:
+    case = BASIC[0]
+    golden.write(tmp_path / "own.h5", [case], inputs_only=True)
+    with h5py.File(tmp_path / "own.h5", "a") as file:
+        assert set(file.attrs) == set(golden.ROOT)
+        file.attrs["name"] = "mine"
+        for name, right in case.outputs.items():
+            file[f"cases/{case.id}/out/{name}"] = right
+    found = recorded(tmp_path / "own.h5")
+    assert found.info().name == "mine" and found.ids == (case.id,)
 
 
 def test_folders_that_are_refused(worker: sandbox.Sandbox, tmp_path: Path) -> None:

@@ -31,6 +31,16 @@ def test_it_passes_all_that_it_declares(make: Any) -> None:
     assert found.count("pass") == found.ran >= 230
 
 
+@pytest.mark.parametrize("make", [TorchLdnq, TorchLdnqSingle])
+def test_it_refuses_by_checks_of_its_own(make: Any) -> None:
+    """PyTorch's errors are declared nowhere: a wrong shape is found before PyTorch trips over it."""
+    assert make().info().refusals == ()
+    refused = [case for case in all_cases() if case.error is not None and case.op in torch_ldnq.DONE]
+    found = run(make(), refused, diagnose=False)
+    assert found.count("pass") == len(refused) >= 33, to_text(found)
+    assert all(outcome.messages[0].startswith("refused by ValueError: ") for outcome in found.outcomes)
+
+
 def test_its_examples() -> None:
     assert doctest.testmod(torch_ldnq).failed == 0
 

@@ -27,8 +27,8 @@ DONE = frozenset({"patches", "hessian", "pack", "proximal", "project", "dual", "
 class TorchLdnq:
     """The steps of the method in float64.
 
-    Methods get a case's inputs by name and return NumPy arrays by name; a wrong input is refused by
-    `ValueError`, or where PyTorch finds it by `RuntimeError`, as `info` declares.
+    Methods get a case's inputs by name and return NumPy arrays by name; a wrong input is refused by a
+    `ValueError` before PyTorch trips over it, so that any error of PyTorch's own is seen as a mistake.
 
     Examples
     --------
@@ -46,7 +46,6 @@ class TorchLdnq:
             version=torch.__version__,
             dtype=str(self.dtype).removeprefix("torch."),
             capabilities=DONE,
-            refusals=(RuntimeError,),  # by which PyTorch says that shapes do not fit
         )
 
     def echo(self, X: Array) -> Array:
@@ -77,10 +76,11 @@ class TorchLdnq:
         stride = tuple(int(size) for size in inputs.get("stride", (1, 1)))
         dilation = tuple(int(size) for size in inputs.get("dilation", (1, 1)))
         padded = functional.pad(X, (left, right, top, bottom))
+        window = (dilation[0] * (kh - 1) + 1, dilation[1] * (kw - 1) + 1)
+        if padded.shape[2] < window[0] or padded.shape[3] < window[1]:
+            raise ValueError(f"X must be at least as large as the window {window}.")
         split = functional.unfold(padded, (kh, kw), dilation=dilation, stride=stride)
         n, _, positions = split.shape
-        if positions == 0:
-            raise ValueError("X must be at least as large as the window.")
         rows = split.reshape(n, groups, channels * kh * kw, positions).permute(0, 3, 1, 2)
         if bool(inputs.get("bias", False)):
             rows = torch.cat([rows, torch.ones_like(rows[..., :1])], dim=-1)
@@ -104,9 +104,15 @@ class TorchLdnq:
         default = weight.shape[0] if weight.ndim == 5 else 1
         groups = int(inputs["groups"]) if "groups" in inputs else default
         kernel = weight.shape[-3:] if weight.ndim >= 4 else weight.shape[-1:]
+        outputs = weight.numel() // max(1, kernel.numel())
+        if groups < 1 or outputs % groups:
+            raise ValueError(f"groups must divide the {outputs} output channels, got {groups}.")
         packed = weight.reshape(groups, -1, kernel.numel()).mT
         if inputs.get("bias") is not None and np.size(inputs["bias"]):
-            row = self.tensor(inputs["bias"]).reshape(groups, 1, -1)
+            bias = self.tensor(inputs["bias"])
+            if bias.numel() != outputs:
+                raise ValueError(f"bias must have {outputs} entries, got {bias.numel()}.")
+            row = bias.reshape(groups, 1, -1)
             packed = torch.cat([packed, row], dim=1)
         return {"W": packed.contiguous().numpy()}
 
@@ -253,6 +259,9 @@ class TorchLdnq:
         stride = tuple(int(size) for size in inputs.get("stride", (1, 1)))
         kernel = tuple(int(size) for size in inputs.get("kernel", (1, 1)))
         if kind == "linear":
+            columns = arrays["weight"].shape[1]
+            if x.ndim != 2 or x.shape[1] != columns:
+                raise ValueError(f"x must have shape (n, {columns}), got {tuple(x.shape)}.")
             return functional.linear(x, arrays["weight"], arrays.get("bias")), {}
         if kind == "conv2d":
             dilation = tuple(int(size) for size in inputs.get("dilation", (1, 1)))
@@ -342,7 +351,10 @@ class TorchLdnq:
         for name in learned:
             arrays[name].requires_grad_(True)
         y, _ = self.layer(inputs, arrays)
-        gradients = torch.autograd.grad(y, [arrays[name] for name in learned], self.tensor(inputs["dy"]))
+        dy = self.tensor(inputs["dy"])
+        if dy.shape != y.shape:
+            raise ValueError(f"dy must have shape {tuple(y.shape)}, got {tuple(dy.shape)}.")
+        gradients = torch.autograd.grad(y, [arrays[name] for name in learned], dy)
         return {f"d{name}": own.numpy() for name, own in zip(learned, gradients, strict=True)}
 
 

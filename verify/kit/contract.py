@@ -7,12 +7,13 @@ swallowed (``**_``): later suites may pass more.
 
 Inputs that have no answer are refused by raising `ValueError` or a subclass, such as
 `numpy.linalg.LinAlgError`, or what `Info.refusals` declares. Any other exception is a crash, and fails the
-case: a program that trips over NaN has not refused it.
+case. The kit sees the type only: a program that trips over NaN by a `ValueError`, such as
+``int(float("nan"))`` or shapes that NumPy cannot broadcast, counts as one that refuses it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
@@ -393,6 +394,40 @@ CRASHES = (
 )
 """Exceptions that say that a program is broken: they refuse nothing, whatever is declared."""
 
+REPLIES = ("answer", "refusal", "crash", "unanswered")
+"""What a call can come to. ``crash``: any exception that refuses nothing, `SystemExit` too. ``unanswered``:
+`NotImplementedError`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What a call of an implementation came to.
+
+    Parameters
+    ----------
+    kind : str
+        One of `REPLIES`.
+    value : object, optional
+        Of an answer: what was returned.
+    error : BaseException, optional
+        Of the others: what was raised.
+    """
+
+    kind: str
+    value: Any = None
+    error: BaseException | None = None
+
+    @property
+    def said(self) -> str:
+        """What was raised, in a line.
+
+        Examples
+        --------
+        >>> Reply(kind="refusal", error=ValueError("NaN")).said
+        'ValueError: NaN'
+        """
+        return f"{type(self.error).__name__}: {self.error}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Info:
@@ -410,7 +445,8 @@ class Info:
         The paper's by default.
     refusals : tuple of type, optional
         Exceptions beside `ValueError` by which it refuses inputs, such as the one by which a binding reports
-        errors of another language. One of `CRASHES` cannot be declared, nor a class of such ones by itself.
+        errors of another language. One of `CRASHES` cannot be declared, nor a class of such ones by itself,
+        nor `NotImplementedError`, which says that there is no answer.
 
     Raises
     ------
@@ -443,19 +479,40 @@ class Info:
         for refusal in self.refusals:
             if not (isinstance(refusal, type) and issubclass(refusal, Exception)):
                 raise TypeError(f"`refusals` must hold types of exceptions, got {refusal!r}.")
-            if refusal is Exception or issubclass(refusal, CRASHES):
-                raise ValueError(f"`refusals` must not hold {refusal.__name__}: it would hide a crash.")
+            if refusal is Exception or issubclass(refusal, (*CRASHES, NotImplementedError)):
+                raise ValueError(
+                    f"`refusals` must not hold {refusal.__name__}: it would hide a crash or a gap."
+                )
 
-    def refuses(self, error: BaseException) -> bool:
-        """Whether an exception says that the inputs have no answer, rather than that the program broke.
+    def reply(self, call: Callable[[], Any]) -> Reply:
+        """Make a call, and say what it came to: the one rule for what a refusal is.
+
+        Parameters
+        ----------
+        call : callable
+            The call of the implementation. What it returns is not looked at.
+
+        Returns
+        -------
+        Reply
+            A refusal is a `ValueError` or an exception of `refusals`. What ends more than the program, such
+            as `KeyboardInterrupt`, passes through.
 
         Examples
         --------
         >>> known = Info(name="mine", version="1", dtype="float64", capabilities=frozenset())
-        >>> known.refuses(ValueError("NaN")), known.refuses(ZeroDivisionError())
-        (True, False)
+        >>> known.reply(lambda: int("NaN")).kind, known.reply(lambda: 1 // 0).kind
+        ('refusal', 'crash')
+        >>> known.reply(lambda: 3)
+        Reply(kind='answer', value=3, error=None)
         """
-        return isinstance(error, (ValueError, *self.refusals)) and not isinstance(error, CRASHES)
+        try:
+            return Reply(kind="answer", value=call())
+        except NotImplementedError as error:
+            return Reply(kind="unanswered", error=error)
+        except (Exception, SystemExit) as error:
+            refused = isinstance(error, (ValueError, *self.refusals)) and not isinstance(error, CRASHES)
+            return Reply(kind="refusal" if refused else "crash", error=error)
 
 
 class Question(Protocol):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from refldnq.verify.kit.contract import Answers, Question
+from refldnq.verify.kit.contract import Answers, Question, Reply
 from refldnq.verify.kit.faults import find, turn, visible_in
 from refldnq.verify.kit.reference import Reference
 
@@ -121,35 +121,40 @@ class Replays:
     def __init__(self, dtype: str = "float64", passes: Passes | None = None) -> None:
         self.dtype, self.count = dtype, 0
         self._passes = passes
-        self._known: dict[tuple[str, frozenset[str]], Answers | Exception] = {}
+        self._info = Reference(dtype=dtype).info()
+        self._known: dict[tuple[str, frozenset[str]], Reply] = {}
         self._right: dict[tuple[str, frozenset[str]], bool] = {}
 
     def answers(self, case: Question, ids: tuple[str, ...]) -> Answers | None:
-        """What the reference with these faults answers; None if it refuses or the faults are at odds."""
-        found = self.outcome(case, ids)
-        return None if isinstance(found, Exception) else found
+        """What the reference with these faults answers; None if it has none or the faults are at odds."""
+        reply = self.reply(case, ids)
+        answers: Answers | None = reply.value
+        return answers
 
-    def outcome(self, case: Question, ids: tuple[str, ...]) -> Answers | Exception:
-        """The answers, or the refusal."""
+    def reply(self, case: Question, ids: tuple[str, ...]) -> Reply:
+        """What the reference with these faults replies. A fault can make an input impossible."""
         key = (_asked(case), frozenset(ids))
         if key not in self._known:
-            knobs = turn(ids)
             self.count += 1
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
-                try:
-                    if knobs is None:
-                        raise ValueError("the faults exclude each other.")
-                    self._known[key] = getattr(Reference(knobs, self.dtype), case.op)(**case.inputs)
-                except (ValueError, TypeError, ArithmeticError, LookupError, np.linalg.LinAlgError) as error:
-                    self._known[key] = error  # a fault can make an input impossible
+                self._known[key] = self._info.reply(lambda: self._computed(case, ids))
         return self._known[key]
+
+    def _computed(self, case: Question, ids: tuple[str, ...]) -> Answers:
+        knobs = turn(ids)
+        if knobs is None:
+            raise ValueError("the faults exclude each other.")
+        found: Answers = getattr(Reference(knobs, self.dtype), case.op)(**case.inputs)
+        return found
 
     def reproduces(self, one: Answered, ids: tuple[str, ...]) -> bool:
         """Whether these faults make the reference give the candidate's answers, or fail as it does."""
         case, answers, wrong = one
         replayed = self.answers(case, ids)
         if replayed is None or answers is None:
+            if case.error is not None and self.reply(case, ids).kind == "refusal":
+                return False  # which is what the candidate should have done
             return replayed is None and answers is None
         if case.error is not None:
             return True  # what is answered to a senseless question is no evidence

@@ -51,6 +51,9 @@ TEXTS = ("name", "version", "dtype", "profile")
 LISTS = ("capabilities", "conventions")
 """What it says in JSON."""
 
+ROOT = ("schema", "suite", "generator_sha256", "license")
+"""Attributes of the root of an export: which suite, from which generator."""
+
 AXES: Mapping[str, tuple[str, ...]] = {
     "X": ("n,c", "n,c,h,w"),
     "x": ("n,c", "n,c,h,w"),
@@ -286,7 +289,7 @@ def _write_npy(file: Path, array: Array) -> None:
 
 
 def _root() -> dict[str, str]:
-    return {"schema": SCHEMA, "suite": SUITE, "generator_sha256": generator_sha256(), "license": LICENSE}
+    return dict(zip(ROOT, (SCHEMA, SUITE, generator_sha256(), LICENSE), strict=True))
 
 
 def _attributes(case: Case, inputs_only: bool) -> dict[str, Any]:

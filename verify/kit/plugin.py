@@ -222,14 +222,10 @@ class Kit:
         from refldnq.verify.kit.contract import Info
 
         known = Info(name="", version="", dtype="float64", capabilities=frozenset(), refusals=refusals)
-        try:
-            call(**case.inputs)
-        except Exception as error:
-            if known.refuses(error):
-                return
-            said = f"{case.id} raised {type(error).__name__}: {error}; it"
-        else:
-            said = case.id
+        reply = known.reply(lambda: call(**case.inputs))
+        if reply.kind == "refusal":
+            return
+        said = case.id if reply.kind == "answer" else f"{case.id} raised {reply.said}; it"
         pytest.fail(f"{said} must be refused ({case.error}) by a ValueError", pytrace=False)
 
 

@@ -277,8 +277,12 @@ def check_echo(adapter: Adapter, info: Info) -> str | None:
     return None
 
 
-def ask(adapter: Adapter, case: Question) -> Answers | None:
-    """The adapter's answers to a case by name; None if there are none.
+class UnreadableError(Exception):
+    """What an adapter returned is no answer: never a refusal, whatever was the matter with it."""
+
+
+def returned(adapter: Adapter, case: Question) -> Any:
+    """What an adapter returns to a case, as it is.
 
     An adapter with a method `answer` is asked with the case itself: so are answers that were recorded before.
 
@@ -290,15 +294,50 @@ def ask(adapter: Adapter, case: Question) -> Answers | None:
     recorded: Callable[[Question], Answers | None] | None = getattr(adapter, "answer", None)
     if recorded is not None:
         return recorded(case)
-    method = getattr(adapter, case.op)
     inputs = {
         name: value.copy() if isinstance(value, np.ndarray) else value for name, value in case.inputs.items()
     }
-    answers = method(**inputs)
-    if answers is None or isinstance(answers, Mapping):
-        return answers
+    return getattr(adapter, case.op)(**inputs)
+
+
+def readable(case: Question, got: Any) -> Answers | None:
+    """What an adapter returned as arrays by name; None stays None.
+
+    Parameters
+    ----------
+    case : Question
+        What was asked.
+    got : object
+        A mapping, the one answer of an operation that has one, or all of them in their order.
+
+    Raises
+    ------
+    UnreadableError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> readable(SimpleNamespace(op="stop"), (3, 1))
+    {'iterations': array(3), 'best': array(1)}
+    >>> readable(SimpleNamespace(op="stop"), (3,))
+    Traceback (most recent call last):
+        ...
+    refldnq.verify.kit.runner.UnreadableError: cannot read what was returned for iterations, best: \
+ValueError: zip() argument 2 is shorter than argument 1
+    """
     names = OPERATIONS[case.op].answers
-    return {names[0]: answers} if len(names) == 1 else dict(zip(names, answers, strict=True))
+    try:
+        if got is None:
+            return None
+        if isinstance(got, Mapping):
+            named = dict(got)
+        else:
+            named = {names[0]: got} if len(names) == 1 else dict(zip(names, got, strict=True))
+        return {name: np.asarray(answer) for name, answer in named.items()}
+    except (Exception, SystemExit) as error:
+        what = f"cannot read what was returned for {', '.join(names)}: {type(error).__name__}: {error}"
+        raise UnreadableError(what) from error
 
 
 def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outcome:
@@ -311,17 +350,17 @@ def _judged(adapter: Adapter, info: Info, case: Question, judge: Judge) -> Outco
     if case.kappa > BEYOND / np.finfo(info.dtype).eps:
         why = f"condition number {case.kappa:.0e} is beyond {info.dtype}"
         return Outcome(case=case, state="inapplicable", messages=(why,))
+    reply = info.reply(lambda: returned(adapter, asked))
+    if reply.kind == "unanswered":
+        return Outcome(case=case, state="unanswered", messages=(reply.said,))
+    if reply.kind == "refusal" and case.error is not None:
+        return Outcome(case=case, state="pass", messages=(f"refused by {reply.said}",))
+    if reply.kind != "answer":
+        return Outcome(case=case, state="FAIL", messages=(f"raised {reply.said}", *_no_refusal(case)))
     try:
-        answers = ask(adapter, asked)
-    except NotImplementedError as error:
-        return Outcome(case=case, state="unanswered", messages=(f"NotImplementedError: {error}",))
-    except SystemExit as error:  # neither an answer nor a refusal, and not the end of this run
-        return Outcome(case=case, state="FAIL", messages=(f"raised SystemExit: {error}",))
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        if case.error is not None and info.refuses(error):
-            return Outcome(case=case, state="pass", messages=(f"refused by {said}",))
-        return Outcome(case=case, state="FAIL", messages=(f"raised {said}", *_no_refusal(case)))
+        answers = readable(asked, reply.value)
+    except UnreadableError as problem:
+        return Outcome(case=case, state="FAIL", messages=(str(problem), *_no_refusal(case)))
     if answers is None:
         return Outcome(case=case, state="unanswered", messages=("no answer",))
     if case.error is not None:
@@ -356,7 +395,12 @@ def _with_verdicts(adapter: Adapter, info: Info, asked: Question, outcome: Outco
             return None
         if one.op == "proximal":  # as the trajectory was asked for: the declared unit of ρ is the adapter's
             one = replace(one, inputs={**one.inputs, "rho": asked.inputs["rho"]})
-        return ask(adapter, one)
+        reply = info.reply(lambda: returned(adapter, one))
+        if reply.error is None:
+            return readable(one, reply.value)
+        if reply.kind == "unanswered":
+            return None
+        raise reply.error
 
     forced = None if hasattr(adapter, "answer") or not steps else step
     found = verdicts(case, outcome.answers, outcome.state == "pass", forced, info.dtype)

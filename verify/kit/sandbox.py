@@ -426,12 +426,15 @@ def _read_dataset(dataset: Any, place: str, budget: _Budget) -> Any:
 def _read_info(file: Any) -> dict[str, Any]:
     import h5py
 
-    from refldnq.verify.kit.golden import LISTS, TEXTS
+    from refldnq.verify.kit.golden import LISTS, ROOT, TEXTS
 
     info: dict[str, Any] = {}
-    for name in (*TEXTS, *LISTS):
-        if name not in file.attrs:
+    for name in file.attrs:
+        if name in ROOT:  # answers may be written into a copy of the export
             continue
+        if name not in (*TEXTS, *LISTS):  # a misspelt one would be ignored
+            known = ", ".join((*TEXTS, *LISTS))
+            raise _RefusedError(f"attribute {name[:80]!a} of the root must be one of {known}")
         found = h5py.h5a.get_info(file.id, name.encode())
         if found.data_size > MOST_TEXT:
             raise _RefusedError(f"attribute {name} is longer than {MOST_TEXT} bytes")

@@ -332,9 +332,10 @@ class Recalled:
         Exception
             As the reference with the fault does.
         """
-        found = self._replays.outcome(case, (self._fault,))
-        if isinstance(found, Exception):
-            raise found
+        reply = self._replays.reply(case, (self._fault,))
+        if reply.error is not None:
+            raise reply.error
+        found: Answers = reply.value
         return found
 
 
