@@ -426,7 +426,7 @@ class _Task:
                 assert part.features is not None
                 loss += self.weight * output_error(body.live[self.features], part.features)[0]
             total += loss * part.target.shape[0]
-        return total / count
+        return float(total / count)
 
     def gradients(
         self, copy: Copy, batch: Array, params: NetworkParams, moving: Tree

@@ -806,6 +806,29 @@ def test_a_replay_that_refuses_does_not_explain_a_crash() -> None:
     assert not replays.reproduces((answered, None, True), ("dual-twice",))
 
 
+@pytest.mark.parametrize("faulty", [False, True])
+def test_a_crash_in_place_of_a_refusal_is_no_evidence_for_or_against_a_fault(faulty: bool) -> None:
+    """It fails by its own line; the fault beside it still explains all the other failing cases."""
+
+    class Crashing(Reference):
+        def dual(self, **inputs: Any) -> dict[str, Any]:
+            try:
+                return super().dual(**inputs)
+            except ValueError as error:
+                raise TypeError("no number") from error
+
+    crashing = Crashing(turn(("dual-step-sign",)) if faulty else Knobs())
+    result = run(crashing, [case for case in all_cases() if case.op == "dual"])
+    crashed = [one for one in result.outcomes if one.case.error is not None]
+    assert crashed and all(one.state == "FAIL" for one in crashed)
+    if faulty:
+        known = result.explanations["dual"]
+        assert known.candidates[0] == ("dual-step-sign",) and known.covered == known.failing
+        assert known.failing == sum(one.state == "FAIL" for one in result.outcomes) - len(crashed)
+    else:
+        assert "dual" not in result.explanations
+
+
 def test_a_step_that_is_not_there_does_not_spoil_the_verdict() -> None:
     class Gap(Reference):
         def dual(self, **_: Any) -> Any:

@@ -412,7 +412,8 @@ def explain_all(outcomes: Sequence[Outcome], replays: Replays) -> dict[str, Expl
     found: dict[str, Explanation] = {}
     states = {op: {one.state for one in outcomes if one.case.op == op} for op in OPERATIONS}
     for op, operation in OPERATIONS.items():
-        mine = [outcome for outcome in outcomes if outcome.case.op == op]
+        # No formula makes a candidate crash where it must refuse: the case's own line says it.
+        mine = [one for one in outcomes if one.case.op == op and not (one.case.error and one.answers is None)]
         if any(outcome.state == "FAIL" for outcome in mine):
             before = [_named(found[earlier]) for earlier in operation.after if earlier in found]
             bases = [
