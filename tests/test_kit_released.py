@@ -356,7 +356,7 @@ def test_the_page_says_what_the_run_finds() -> None:
 def test_the_page_measures_what_the_order_of_rows_costs(capsys: pytest.CaptureFixture[str]) -> None:
     authors()
     pytest.importorskip("sklearn", reason="the digits come from scikit-learn")
-    script = re.search(r"```python\n(.*?)```", PAGE, re.S)
+    script = re.search(r"```py\n(.*?)```", PAGE, re.S)
     assert script is not None
     exec(script[1], {})
     printed: dict[str, list[str]] = {}
