@@ -38,7 +38,7 @@ def _trains(
     settings: Any,
     resolve: Resolve | None = None,
 ) -> Baseline:
-    run = Trained(name, make, scaled, published, settings, resolve)
+    run = Trained(name, make, scaled, published, settings=settings, resolve=resolve)
     return Baseline(name, label, trains=True, needs_labels=True, origin=origin, levels=levels, run=run)
 
 
@@ -52,7 +52,7 @@ def _computes(
     settings: Any,
     resolve: Resolve | None = None,
 ) -> Baseline:
-    run = Computed(name, quantize, free, settings, resolve)
+    run = Computed(name, quantize, free, settings=settings, resolve=resolve)
     return Baseline(name, label, trains=False, needs_labels=False, origin=origin, levels=levels, run=run)
 
 

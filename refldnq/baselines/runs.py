@@ -27,29 +27,18 @@ Resolve = Callable[[Any, int], Any]
 such set of values."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A baseline that trains; called as `refldnq.baselines.base.Runner` says.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """The settings that a baseline's runs have if nothing else is said.
 
     Parameters
     ----------
-    name : str
-        The baseline's.
-    make : callable
-        The method of a network, layers, levels and settings.
-    scaled, published : Schedule
-        What the names of `refldnq.baselines.schedule.Name` mean. A retraining has its own, `RETRAIN`, on the
-        same versions of the images.
     settings : object
         The method's defaults.
     resolve : callable, optional
         Settings as the method follows them with so many levels, where they leave something to be chosen.
     """
 
-    name: str
-    make: Callable[[Network, tuple[str, ...], int, Any], Method]
-    scaled: Schedule
-    published: Schedule
     settings: Any
     resolve: Resolve | None = None
 
@@ -63,7 +52,31 @@ class Trained:
         settings : object, optional
             In place of the defaults.
         """
-        return _resolved(self.resolve, settings or self.settings, levels)
+        own = self.settings if settings is None else settings
+        return own if self.resolve is None else self.resolve(own, levels)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained(Defaults):
+    """A baseline that trains; called as `refldnq.baselines.base.Runner` says.
+
+    Parameters
+    ----------
+    name : str
+        The baseline's.
+    make : callable
+        The method of a network, layers, levels and settings.
+    scaled, published : Schedule
+        What the names of `refldnq.baselines.schedule.Name` mean. A retraining has its own, `RETRAIN`, on the
+        same versions of the images.
+    settings, resolve
+        See `Defaults`.
+    """
+
+    name: str
+    make: Callable[[Network, tuple[str, ...], int, Any], Method]
+    scaled: Schedule
+    published: Schedule
 
     def plan(
         self, network: Network, layers: tuple[str, ...], levels: int, schedule: Name | Schedule
@@ -151,7 +164,7 @@ the stage ``quantize`` whose first `epoch` layers are done, and what to call aft
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
+class Computed(Defaults):
     """A baseline that computes quantized weights; called as `refldnq.baselines.base.Runner` says.
 
     Parameters
@@ -162,29 +175,13 @@ class Computed:
         See `Quantize`.
     free : {'nothing', 'scale', 'values'}
         What a retraining moves of a quantized layer; its schedule is the run's.
-    settings : object
-        The method's defaults.
-    resolve : callable, optional
-        See `Trained`.
+    settings, resolve
+        See `Defaults`.
     """
 
     name: str
     quantize: Quantize
     free: Free
-    settings: Any
-    resolve: Resolve | None = None
-
-    def resolved(self, levels: int, settings: Any = None) -> Any:
-        """The settings of a run, none of them left open.
-
-        Parameters
-        ----------
-        levels : int
-            Number of values of a quantized weight.
-        settings : object, optional
-            In place of the defaults.
-        """
-        return _resolved(self.resolve, settings or self.settings, levels)
 
     def __call__(
         self,
@@ -242,10 +239,6 @@ class Computed:
             if now.epoch < now.epochs:
                 self.quantize(network, chosen, levels, images, rng, how, now, tell)
         return _finish(network, chosen, now, images, labels, rng, self.free, retrain, plan, on_epoch, False)
-
-
-def _resolved(resolve: Resolve | None, settings: Any, levels: int) -> Any:
-    return settings if resolve is None else resolve(settings, levels)
 
 
 def _check(network: Network, images: Array, labels: Int64Array | None, needed: bool) -> None:
