@@ -28,7 +28,7 @@ from published import (
     ldnq_settings,
     published_model,
 )
-from store import Key, Store, markdown_table, settings_hash, write_section
+from store import Key, Store, markdown_table, settings_hash
 
 from refldnq import __version__
 from refldnq._kernels.threads import thread_count
@@ -239,7 +239,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@stored("accuracy")
+@stored("accuracy", markdown)
 @click.option("--networks", default="resnet20", show_default=True, help=f"Some of {','.join(WEIGHTS)}.")
 @click.option(
     "--seeds", default="0-4", show_default=True, help="Such as 0-4 or 0,2; direct quantization needs one."
@@ -261,7 +261,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     help=f"Another setting: a field of the update, or one of {', '.join(OUTER)}; repeatable.",
 )
 def main(
-    data: Path | None,
+    store: Store,
+    data: Path,
     networks: str,
     seeds: str,
     method: str,
@@ -272,41 +273,30 @@ def main(
     mean_bits: float | None,
     epochs: int | None,
     changes: tuple[str, ...],
-    store_file: Path,
-    markdown_file: Path | None,
 ) -> None:
     """Quantize published CIFAR-10 networks from a few images and keep what came out."""
-    store = Store(store_file)
-    try:
-        if markdown_file is not None:
-            write_section(markdown_file, "accuracy", markdown(store.rows()))
-            return
-        if data is None:
-            raise ValueError("`--data` must be given, got nothing.")
-        names = networks.split(",")
-        unknown = [name for name in names if name not in WEIGHTS]
-        if unknown:
-            raise ValueError(f"`--networks` must be among {', '.join(WEIGHTS)}, got {unknown[0]!r}.")
-        more = [f"epochs={epochs}"] if epochs is not None else []
-        settings = ldnq_settings([*changes, *more], base_of(method))
-        train, test = load_dataset(data, "train"), load_dataset(data, "test")
-        for name in names:
-            model = published_model(data, name)
-            for seed in numbers(seeds)[: 1 if method == "dq" else None]:
-                asked = request(
-                    method,
-                    settings,
-                    seed=seed,
-                    images=images,
-                    levels=levels,
-                    dtype=dtype,
-                    per_channel=per_channel,
-                    mean_bits=mean_bits,
-                )
-                row = run(store, key_of(name, method, asked, train), model, train, test, asked)
-                click.echo(f"{name}, {method}, seed {seed}: drop {row['result']['drop']:.2f} points")
-    except (ValueError, OSError, ImportError) as refusal:
-        raise click.ClickException(str(refusal)) from refusal
+    names = networks.split(",")
+    unknown = [name for name in names if name not in WEIGHTS]
+    if unknown:
+        raise ValueError(f"`--networks` must be among {', '.join(WEIGHTS)}, got {unknown[0]!r}.")
+    more = [f"epochs={epochs}"] if epochs is not None else []
+    settings = ldnq_settings([*changes, *more], base_of(method))
+    train, test = load_dataset(data, "train"), load_dataset(data, "test")
+    for name in names:
+        model = published_model(data, name)
+        for seed in numbers(seeds)[: 1 if method == "dq" else None]:
+            asked = request(
+                method,
+                settings,
+                seed=seed,
+                images=images,
+                levels=levels,
+                dtype=dtype,
+                per_channel=per_channel,
+                mean_bits=mean_bits,
+            )
+            row = run(store, key_of(name, method, asked, train), model, train, test, asked)
+            click.echo(f"{name}, {method}, seed {seed}: drop {row['result']['drop']:.2f} points")
     show(store.rows())
 
 

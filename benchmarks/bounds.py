@@ -20,7 +20,7 @@ import click
 import numpy as np
 from options import stored
 from published import WEIGHTS, published_model
-from store import Store, markdown_table, write_section
+from store import Store, markdown_table
 
 from refldnq.bounds.ladder import bound_ladder
 from refldnq.bounds.results import TITLES, Ladder
@@ -168,7 +168,7 @@ def _number(result: dict[str, Any], key: str) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@stored("bounds")
+@stored("bounds", markdown, needs_data=False)
 @click.option("--networks", default=0, show_default=True, help="Random networks of each kind and depth.")
 @click.option("--kinds", default=",".join(KINDS), show_default=True, help="Some of them.")
 @click.option("--depths", default=",".join(map(str, DEPTHS)), show_default=True, help="Some of them.")
@@ -178,36 +178,28 @@ def main(
     networks: int,
     kinds: str,
     depths: str,
+    store: Store,
     data: Path | None,
     resnets: str,
     images: int,
-    store_file: Path,
-    markdown_file: Path | None,
 ) -> None:
     """Measure the ladder of bounds and keep what came out."""
-    store = Store(store_file)
-    try:
-        if markdown_file is not None:
-            write_section(markdown_file, "bounds", markdown(store.rows()))
-            return
-        for first in range(0, networks, BLOCK):
-            for kind in kinds.split(","):
-                for depth in map(int, depths.split(",")):
-                    key = {"kind": kind, "depth": depth, "first": first}
-                    row = store.run(key, lambda key=key: random_row(*key.values()))
-                    note = "; ".join(row["result"]["unsound"]) or "sound"
-                    click.echo(f"{kind}, depth {depth}, from {first}: {note} ({row['result']['seconds']} s)")
-        for name in filter(None, resnets.split(",")):
-            if data is None or name not in WEIGHTS:
-                raise ValueError(f"`--resnets` needs --data and one of {', '.join(WEIGHTS)}, got {name!r}.")
-            for method in METHODS:
-                known = {"network": name, "method": method, "images": images}
-                work = lambda n=name, m=method: resnet_row(data, n, m, images)  # noqa: E731
-                row = store.run(known, work)
-                best = min(row["result"]["tightness"]["secant"], row["result"]["tightness"]["hybrid"])
-                click.echo(f"{name}, {method}: sound {row['result']['sound']}, best bound {best:.3g} times")
-    except (ValueError, OSError, ImportError) as refusal:
-        raise click.ClickException(str(refusal)) from refusal
+    for first in range(0, networks, BLOCK):
+        for kind in kinds.split(","):
+            for depth in map(int, depths.split(",")):
+                key = {"kind": kind, "depth": depth, "first": first}
+                row = store.run(key, lambda key=key: random_row(*key.values()))
+                note = "; ".join(row["result"]["unsound"]) or "sound"
+                click.echo(f"{kind}, depth {depth}, from {first}: {note} ({row['result']['seconds']} s)")
+    for name in filter(None, resnets.split(",")):
+        if data is None or name not in WEIGHTS:
+            raise ValueError(f"`--resnets` needs --data and one of {', '.join(WEIGHTS)}, got {name!r}.")
+        for method in METHODS:
+            known = {"network": name, "method": method, "images": images}
+            work = lambda n=name, m=method: resnet_row(data, n, m, images)  # noqa: E731
+            row = store.run(known, work)
+            best = min(row["result"]["tightness"]["secant"], row["result"]["tightness"]["hybrid"])
+            click.echo(f"{name}, {method}: sound {row['result']['sound']}, best bound {best:.3g} times")
     if store.rows():
         click.echo(markdown(store.rows()))
 

@@ -18,7 +18,7 @@ import click
 from layer_problems import layer_problems
 from options import stored
 from published import WEIGHTS, published_model
-from store import Key, Store, markdown_table, settings_hash, write_section
+from store import Key, Store, markdown_table, settings_hash
 
 from refldnq import __version__
 from refldnq._kernels.threads import thread_count
@@ -104,42 +104,32 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@stored("certificates")
+@stored("certificates", markdown)
 @click.option("--networks", default="resnet20", show_default=True, help=f"Some of {','.join(WEIGHTS)}.")
 @click.option("--levels", default="3,5", show_default=True, help="Levels of every layer, such as 3,5.")
 @click.option("--images", default=500, show_default=True, help="Calibration images.")
 @click.option("--seed", default=0, show_default=True, help="Draws the images.")
 def main(
-    data: Path | None,
+    store: Store,
+    data: Path,
     networks: str,
     levels: str,
     images: int,
     seed: int,
-    store_file: Path,
-    markdown_file: Path | None,
 ) -> None:
     """Bound the optimum of every layer's problem from below and keep what came out."""
-    store = Store(store_file)
-    try:
-        if markdown_file is not None:
-            write_section(markdown_file, "certificates", markdown(store.rows()))
-            return
-        if data is None:
-            raise ValueError("`--data` must be given, got nothing.")
-        names = networks.split(",")
-        unknown = [name for name in names if name not in WEIGHTS]
-        if unknown:
-            raise ValueError(f"`--networks` must be among {', '.join(WEIGHTS)}, got {unknown[0]!r}.")
-        train = load_dataset(data, "train")
-        for name in names:
-            model = published_model(data, name)
-            for count in numbers(levels):
-                how = {"images": images, "levels": count, "seed": seed}
-                row = store.run(key_of(name, train, **how), lambda how=how: run(model, train, **how))  # noqa: B023
-                for layer in row["result"]["layers"]:
-                    click.echo("  ".join(cells(layer, row["key"])))
-    except (ValueError, OSError, ImportError) as refusal:
-        raise click.ClickException(str(refusal)) from refusal
+    names = networks.split(",")
+    unknown = [name for name in names if name not in WEIGHTS]
+    if unknown:
+        raise ValueError(f"`--networks` must be among {', '.join(WEIGHTS)}, got {unknown[0]!r}.")
+    train = load_dataset(data, "train")
+    for name in names:
+        model = published_model(data, name)
+        for count in numbers(levels):
+            how = {"images": images, "levels": count, "seed": seed}
+            row = store.run(key_of(name, train, **how), lambda how=how: run(model, train, **how))  # noqa: B023
+            for layer in row["result"]["layers"]:
+                click.echo("  ".join(cells(layer, row["key"])))
 
 
 if __name__ == "__main__":

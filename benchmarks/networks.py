@@ -31,7 +31,7 @@ import click
 import machine
 import numpy as np
 from options import stored
-from store import Key, Store, markdown_table, settings_hash, write_section
+from store import Key, Store, markdown_table, settings_hash
 
 from refldnq import __version__, models
 from refldnq.codebook import powers_of_two
@@ -284,7 +284,7 @@ def accuracy(row: dict[str, Any]) -> list[str]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@stored("networks")
+@stored("networks", markdown, needs_data=False)
 @click.option("--networks", default=",".join(NETWORKS), metavar="NAMES", help="Which.  [default: all]")
 @click.option("--images", default=32, show_default=True, help="Calibration images.")
 @click.option("--epochs", default=0, show_default=True, help="Of the update after each layer; 0 is none.")
@@ -295,6 +295,7 @@ def accuracy(row: dict[str, Any]) -> list[str]:
 @click.option("--task", type=click.Path(exists=True, dir_okay=False, path_type=Path), hidden=True)
 @click.option("--result", "result_file", type=click.Path(dir_okay=False, path_type=Path), hidden=True)
 def main(
+    store: Store,
     data: Path | None,
     networks: str,
     images: int,
@@ -305,50 +306,41 @@ def main(
     trained: bool,
     task: Path | None,
     result_file: Path | None,
-    store_file: Path,
-    markdown_file: Path | None,
 ) -> None:
     """Quantize the paper's networks in full size and keep what it took."""
-    store = Store(store_file)
-    try:
-        if task is not None and result_file is not None:
-            from refldnq.experiments.record import plain
+    if task is not None and result_file is not None:
+        from refldnq.experiments.record import plain
 
-            result = plain(measure(json.loads(task.read_text(encoding="utf-8"))))
-            result_file.write_text(json.dumps(result), encoding="utf-8")
-            return
-        if markdown_file is not None:
-            write_section(markdown_file, "networks", markdown(store.rows()))
-            return
-        if data is None:
-            raise ValueError("`--data` must be given, got nothing.")
-        names = networks.split(",")
-        known = tuple(TRAINED) if trained else NETWORKS
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise ValueError(f"`--networks` must be among {', '.join(known)}, got {unknown[0]!r}.")
-        for name in names:
-            key: Key = {
-                "network": name,
-                "trained": int(trained),
-                "images": images,
-                "epochs": epochs,
-                "levels": levels,
-                "iterations": iterations,
-                "seed": seed,
-            }
-            store_file.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint = store_file.with_name(f"{store_file.stem}-{settings_hash(key)}.checkpoint.h5")
-            given = {**key, "data": str(data), "checkpoint": str(checkpoint)}
-            row = store.run(key, partial(run, given))
-            checkpoint.unlink(missing_ok=True)
-            result = row["result"]
-            click.echo(
-                f"{name}: {result['seconds']:.0f} s, {result['peak_rss_mb']:.0f} MB, "
-                f"output error {result['relative_output_error']:.3g}"
-            )
-    except (ValueError, OSError, ImportError) as refusal:
-        raise click.ClickException(str(refusal)) from refusal
+        result = plain(measure(json.loads(task.read_text(encoding="utf-8"))))
+        result_file.write_text(json.dumps(result), encoding="utf-8")
+        return
+    if data is None:
+        raise ValueError("`--data` must be given, got nothing.")
+    names = networks.split(",")
+    known = tuple(TRAINED) if trained else NETWORKS
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"`--networks` must be among {', '.join(known)}, got {unknown[0]!r}.")
+    for name in names:
+        key: Key = {
+            "network": name,
+            "trained": int(trained),
+            "images": images,
+            "epochs": epochs,
+            "levels": levels,
+            "iterations": iterations,
+            "seed": seed,
+        }
+        store.path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint = store.path.with_name(f"{store.path.stem}-{settings_hash(key)}.checkpoint.h5")
+        given = {**key, "data": str(data), "checkpoint": str(checkpoint)}
+        row = store.run(key, partial(run, given))
+        checkpoint.unlink(missing_ok=True)
+        result = row["result"]
+        click.echo(
+            f"{name}: {result['seconds']:.0f} s, {result['peak_rss_mb']:.0f} MB, "
+            f"output error {result['relative_output_error']:.3g}"
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from layer_problems import layer_problems
 from options import stored
 from published import WEIGHTS, published_model
 from solvers import REFERENCE, SOLVERS, Solve, with_settings
-from store import Key, Store, markdown_table, write_section
+from store import Key, Store, markdown_table
 
 from refldnq import __version__
 from refldnq._kernels.threads import thread_count
@@ -182,38 +182,28 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@stored("optimum")
+@stored("optimum", markdown)
 @click.option("--network", type=click.Choice(tuple(WEIGHTS)), default="resnet20", show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(tuple(EVERY)), help="Some solvers; repeatable.")
 def main(
-    data: Path | None,
+    store: Store,
+    data: Path,
     network: str,
     images: int,
     only: tuple[str, ...],
-    store_file: Path,
-    markdown_file: Path | None,
 ) -> None:
     """Compare solvers with the enumerated optimum."""
-    store = Store(store_file)
-    try:
-        if markdown_file is not None:
-            write_section(markdown_file, "optimum", markdown(store.rows()))
-            return
-        if data is None:
-            raise ValueError("`--data` must be given, got nothing.")
-        problems = layer_problems(
-            published_model(data, network), load_dataset(data, "train"), images=images, seed=0
-        )
-        for levels, rows in ROWS.items():
-            given = parts(problems, levels, rows, COLUMNS, seed=0)
-            measure(given[:1], EVERY[REFERENCE], levels)  # compiles what is timed
-            for name in only or tuple(EVERY):
-                work = partial(measure, given, EVERY[name], levels)
-                result = store.run(key_of(network, name, levels, images), work)["result"]
-                click.echo(f"{network}, {levels} levels, {name}: {result['hits']:.1f} % hits")
-    except (ValueError, OSError, ImportError) as refusal:
-        raise click.ClickException(str(refusal)) from refusal
+    problems = layer_problems(
+        published_model(data, network), load_dataset(data, "train"), images=images, seed=0
+    )
+    for levels, rows in ROWS.items():
+        given = parts(problems, levels, rows, COLUMNS, seed=0)
+        measure(given[:1], EVERY[REFERENCE], levels)  # compiles what is timed
+        for name in only or tuple(EVERY):
+            work = partial(measure, given, EVERY[name], levels)
+            result = store.run(key_of(network, name, levels, images), work)["result"]
+            click.echo(f"{network}, {levels} levels, {name}: {result['hits']:.1f} % hits")
 
 
 if __name__ == "__main__":

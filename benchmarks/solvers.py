@@ -20,7 +20,7 @@ import numpy as np
 from layer_problems import layer_problems
 from options import stored
 from published import WEIGHTS, published_model
-from store import Key, Store, markdown_table, write_section
+from store import Key, Store, markdown_table
 from timing import geometric_mean
 
 from refldnq import __version__
@@ -170,38 +170,28 @@ def _mean(errors: Sequence[float]) -> float:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@stored("solvers")
+@stored("solvers", markdown)
 @click.option("--network", type=click.Choice(tuple(WEIGHTS)), default="resnet20", show_default=True)
 @click.option("--levels", default="3,5", show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(tuple(REACHES)), help="Some rows; repeatable.")
 def main(
-    data: Path | None,
+    store: Store,
+    data: Path,
     network: str,
     levels: str,
     images: int,
     only: tuple[str, ...],
-    store_file: Path,
-    markdown_file: Path | None,
 ) -> None:
     """Compare solvers on the layers of a published network."""
-    store = Store(store_file)
-    try:
-        if markdown_file is not None:
-            write_section(markdown_file, "solvers", markdown(store.rows()))
-            return
-        if data is None:
-            raise ValueError("`--data` must be given, got nothing.")
-        model = published_model(data, network)
-        problems = layer_problems(model, load_dataset(data, "train"), images=images, seed=0)
-        for count in (int(text) for text in levels.split(",")):
-            for name in only or tuple(REACHES):
-                key = key_of(network, name, count, images)
-                row = store.run(key, partial(measure, problems, REACHES[name], count))
-                errors = row["result"]["relative_errors"]
-                click.echo(f"{network}, {count} levels, {name}: {geometric_mean(errors):.4f}")
-    except (ValueError, OSError, ImportError) as refusal:
-        raise click.ClickException(str(refusal)) from refusal
+    model = published_model(data, network)
+    problems = layer_problems(model, load_dataset(data, "train"), images=images, seed=0)
+    for count in (int(text) for text in levels.split(",")):
+        for name in only or tuple(REACHES):
+            key = key_of(network, name, count, images)
+            row = store.run(key, partial(measure, problems, REACHES[name], count))
+            errors = row["result"]["relative_errors"]
+            click.echo(f"{network}, {count} levels, {name}: {geometric_mean(errors):.4f}")
 
 
 if __name__ == "__main__":

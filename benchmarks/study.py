@@ -20,7 +20,7 @@ import click
 import numpy as np
 from options import stored
 from published import WEIGHTS, changes_from_defaults, flat, ldnq_settings, published_model
-from store import Key, Store, markdown_table, settings_hash, write_section
+from store import Key, Store, markdown_table, settings_hash
 
 from refldnq import __version__
 from refldnq._kernels.threads import thread_count
@@ -230,7 +230,7 @@ def _outcome(row: dict[str, Any], fields: tuple[str, ...]) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@stored("study")
+@stored("study", markdown)
 @click.option("--network", type=click.Choice(tuple(WEIGHTS)), default="resnet20", show_default=True)
 @click.option("--seeds", default="0", show_default=True, help="Such as 0-4 or 0,2.")
 @click.option(
@@ -241,35 +241,25 @@ def _outcome(row: dict[str, Any], fields: tuple[str, ...]) -> str:
     help="Run these changes of the defaults in place of all variants; repeatable.",
 )
 def main(
-    data: Path | None,
+    store: Store,
+    data: Path,
     network: str,
     seeds: str,
     variants: tuple[str, ...],
-    store_file: Path,
-    markdown_file: Path | None,
 ) -> None:
     """Compare settings of the weights update on training images."""
-    store = Store(store_file)
-    try:
-        if markdown_file is not None:
-            write_section(markdown_file, "study", markdown(store.rows()))
-            return
-        if data is None:
-            raise ValueError("`--data` must be given, got nothing.")
-        sys.addaudithook(refuse_test_images)
-        chosen = [ldnq_settings(text.split(",")) for text in variants or VARIANTS]
-        train, model = load_dataset(data, "train"), published_model(data, network)
-        for seed in numbers(seeds):
-            for settings in chosen:
-                key = key_of(network, settings, train, seed)
-                result = store.run(key, partial(score, model, train, settings, seed))["result"]
-                click.echo(
-                    f"{network}, seed {seed}, {result['changes']}: accuracy {result['accuracy']:.2f} %, "
-                    f"agreement {result['agreement']:.2f} %, output error {result['output_error']:.2f}, "
-                    f"{result['seconds']:.0f} s"
-                )
-    except (ValueError, OSError, ImportError) as refusal:
-        raise click.ClickException(str(refusal)) from refusal
+    sys.addaudithook(refuse_test_images)
+    chosen = [ldnq_settings(text.split(",")) for text in variants or VARIANTS]
+    train, model = load_dataset(data, "train"), published_model(data, network)
+    for seed in numbers(seeds):
+        for settings in chosen:
+            key = key_of(network, settings, train, seed)
+            result = store.run(key, partial(score, model, train, settings, seed))["result"]
+            click.echo(
+                f"{network}, seed {seed}, {result['changes']}: accuracy {result['accuracy']:.2f} %, "
+                f"agreement {result['agreement']:.2f} %, output error {result['output_error']:.2f}, "
+                f"{result['seconds']:.0f} s"
+            )
 
 
 if __name__ == "__main__":
