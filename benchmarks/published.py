@@ -24,7 +24,18 @@ WEIGHTS = {name: CHECKPOINTS[name] for name in ("resnet20", "resnet32", "resnet5
 METHODS = {"L-DNQ": "ldnq", "L-DNQ⁻": "ldnq-", "DQ": "dq"}
 """What stands for methods of the paper."""
 
-OUTER = ("solver", "target", "ridge", "absorb", "channel_weights", "cascades", "final_epochs")
+OUTER = (
+    "solver",
+    "target",
+    "ridge",
+    "absorb",
+    "channel_weights",
+    "importance",
+    "importance_floor",
+    "hessian_versions",
+    "cascades",
+    "final_epochs",
+)
 """Fields of Algorithm 1's settings that experiments change, beside those of its weights update."""
 
 PAPER_DROPS = {

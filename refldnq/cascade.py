@@ -16,6 +16,7 @@ from refldnq.batches import advance, split
 from refldnq.drift import DriftProblem, drift_problem
 from refldnq.follower import Follower, wanted_branch
 from refldnq.hessian import accumulate_hessian, layer_error
+from refldnq.importance import Importance, row_weights, weighted_drift_problem
 from refldnq.layers.base import LinearMap
 from refldnq.network import INPUT, Live, Network
 from refldnq.update import Copy
@@ -26,14 +27,39 @@ class Cascade:
     """The images on their way through the teacher and the student, kept at the cut behind the frozen layers.
 
     They make the Hessian and the reported errors, and move on from cut to cut.
+
+    Parameters
+    ----------
+    teacher, student : Network
+        The reference and the network that is being quantized.
+    images : Array, shape (n, *input_shape)
+        The images as they are.
+    batch_size : int
+        Images at a time.
+    more : Array, shape (any, *input_shape), optional
+        More images, versions of the same ones, that make the problems of layers too; nothing is reported of
+        them.
     """
 
-    def __init__(self, teacher: Network, student: Network, images: Array, batch_size: int) -> None:
+    def __init__(
+        self,
+        teacher: Network,
+        student: Network,
+        images: Array,
+        batch_size: int,
+        more: Array | None = None,
+    ) -> None:
         self.teacher, self.images, self.size = teacher, images, batch_size
         self.target = teacher.forward(images, batch_size=batch_size)
-        self.reference: Live = teacher.start(images)
-        self.live: Live = student.start(images)
+        self._all = images if more is None else np.concatenate([images, more])
+        self.reference: Live = teacher.start(self._all)
+        self.live: Live = student.start(self._all)
         self.cut = 0
+
+    @property
+    def plain(self) -> Live:
+        """What is alive at the cut of the images as they are."""
+        return {name: values[: len(self.images)] for name, values in self.live.items()}
 
     def move(self, student: Network, stop: int) -> None:
         """Evaluate the teacher and the student, in eval mode, up to cut `stop`."""
@@ -43,7 +69,7 @@ class Cascade:
 
     def restart(self) -> None:
         """Go back to the input: something before the cut has moved."""
-        self.cut, self.reference, self.live = 0, {INPUT: self.images}, {INPUT: self.images}
+        self.cut, self.reference, self.live = 0, {INPUT: self._all}, {INPUT: self._all}
 
     def drift(
         self,
@@ -56,6 +82,7 @@ class Cascade:
         bias: bool,
         centred: bool = False,
         behind: Follower | None = None,
+        weights: Array | None = None,
     ) -> DriftProblem:
         """The problem of layer `name`, at the cut, that follows the teacher on the first `images` images.
 
@@ -66,9 +93,9 @@ class Cascade:
         assert isinstance(node.layer, LinearMap)
         source = node.inputs[0]
         kept = None if bias else student.params[name].get("bias")
-        count = len(self.images[:images])
+        count = len(self._all[:images])
 
-        def batches() -> Iterator[tuple[Array, Array]]:
+        def batches() -> Iterator[tuple[Array, Array, slice]]:
             for first in range(0, count, self.size):
                 part = slice(first, min(first + self.size, count))
                 live, reference = (
@@ -79,9 +106,24 @@ class Cascade:
                     z = self._branch(student, live, reference, z, behind.norm, behind.total)
                 if kept is not None:  # the weight need not make what the student's bias makes
                     z = z - kept.reshape((1, -1) + (1,) * (z.ndim - 2))
-                yield live[source], z
+                yield live[source], z, part
 
-        return drift_problem(node.layer, batches(), W_new, ridge=ridge, bias=bias, centred=centred)
+        if weights is not None:
+            counted = ((x, z, weights[part]) for x, z, part in batches())
+            return weighted_drift_problem(node.layer, counted, W_new, ridge=ridge, centred=centred)
+        plain = ((x, z) for x, z, _ in batches())
+        return drift_problem(node.layer, plain, W_new, ridge=ridge, bias=bias, centred=centred)
+
+    def importance(
+        self, name: str, behind: Follower, kind: Importance, floor: float, rng: np.random.Generator
+    ) -> Array | None:
+        """How much each entry of the pre-activation of layer `name`, at the cut, counts (`row_weights`)."""
+        parts = (
+            {key: values[first : first + self.size] for key, values in self.reference.items()}
+            for first in range(0, len(self._all), self.size)
+        )
+        stop = behind.total or behind.norm or name
+        return row_weights(self.teacher, parts, self.cut, name, stop, kind, floor=floor, rng=rng)
 
     def _branch(
         self, student: Network, live: Live, reference: Live, z: Array, norm: str, total: str
@@ -98,7 +140,7 @@ class Cascade:
     def output(self, student: Network) -> Array:
         """The student's final output for the images."""
         end = len(student.nodes)
-        return advance(student, self.live, self.cut, end, self.size)[student.nodes[-1].name]
+        return advance(student, self.plain, self.cut, end, self.size)[student.nodes[-1].name]
 
 
 class HeldOut:
@@ -151,7 +193,7 @@ class Copies(Sequence[Copy]):
     @property
     def plain(self) -> Copy:
         """The images as they are, which are at the cut already."""
-        return Copy(self.cascade.live, self.versions.target(0), self.versions.features(0))
+        return Copy(self.cascade.plain, self.versions.target(0), self.versions.features(0))
 
     @overload
     def __getitem__(self, index: int) -> Copy: ...
@@ -163,7 +205,7 @@ class Copies(Sequence[Copy]):
         if self.kept is not None and index in self.kept:
             return self.kept[index]
         number, cascade = self.numbers[index], self.cascade
-        live = cascade.live  # version 0 is at the cut already
+        live = cascade.plain  # version 0 is at the cut already
         if number:
             live = advance(self.student, {INPUT: self.versions.images(number)}, 0, cascade.cut, cascade.size)
         copy = Copy(live, self.versions.target(number), self.versions.features(number))

@@ -147,10 +147,52 @@ def drift_problem(
         energy += float(np.vdot(z, z))
         total += z.reshape(z.shape[0], g, m, -1).sum(axis=(0, 3))
         images += x.shape[0]
+    return least_squares(gram, cross, total, energy, images, W_new, ridge=ridge)
+
+
+def least_squares(
+    gram: Float64Array,
+    cross: Float64Array,
+    total: Float64Array,
+    energy: float,
+    images: int,
+    W_new: Float64Array,
+    *,
+    ridge: float,
+) -> DriftProblem:
+    r"""The problem that sums over patches and their wanted pre-activations make.
+
+    Parameters
+    ----------
+    gram : Array, shape (g, d, d) or (g, d + 1, d + 1), float64
+        :math:`\tilde X^\top\tilde X`; with one more row, that of a constant 1, the problem is centred.
+    cross : Array, shape (g, d, m)
+        :math:`\tilde X^\top Z`.
+    total : Array, shape (g, m)
+        The sum of Z's rows; not needed unless the problem is centred.
+    energy : float
+        :math:`\|Z\|_F^2`.
+    images : int
+        n.
+    W_new : Array, shape (g, d, m)
+        Where the ridge pulls.
+    ridge : float
+        As for `drift_problem`.
+
+    Returns
+    -------
+    DriftProblem
+
+    Raises
+    ------
+    ValueError
+        If there is no image.
+    """
     if not images:
         raise ValueError("`batches` must hold at least one image, got none.")
+    g, d, m = W_new.shape
     mean_x, mean_z = np.zeros((g, d)), np.zeros((g, m))
-    if centred:
+    if gram.shape[1] > d:
         count = gram[:, d, d, None]  # of rows: images times positions
         mean_x, mean_z = gram[:, :d, d] / count, total / count
         gram = gram[:, :d, :d] - np.einsum("gi,gj->gij", count * mean_x, mean_x)
@@ -160,7 +202,7 @@ def drift_problem(
     epsilon = ridge * float(np.einsum("gii->gi", gram).mean())
     if not epsilon > 0:  # the layer sees nothing: any weight is as good, the old one stays
         return DriftProblem(gram, W_new, 0.0, gram, cross, energy / images, mean_x, mean_z)
-    H = gram + epsilon * np.eye(gram.shape[1])
+    H = gram + epsilon * np.eye(d)
     right = cross + epsilon * W_new
     W = np.stack([cho_solve(cho_factor(block), own) for block, own in zip(H, right, strict=True)])
     return DriftProblem(H, W, epsilon, gram, cross, energy / images, mean_x, mean_z)

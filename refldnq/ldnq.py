@@ -20,10 +20,12 @@ from refldnq._typing import Array, Float64Array, NetworkParams
 from refldnq.batches import advance, split
 from refldnq.cascade import Cascade, Copies, HeldOut, ratio
 from refldnq.codebook import Codebook, powers_of_two
+from refldnq.data.augment import augment
 from refldnq.drift import DriftProblem
 from refldnq.final import free_arrays, last_update
 from refldnq.follower import follower, normalization, take_over
 from refldnq.hessian import Hessian, accumulate_hessian, layer_error
+from refldnq.importance import KINDS, Importance
 from refldnq.layers.base import LinearMap
 from refldnq.layers.batchnorm import BatchNorm
 from refldnq.layers.linear import Linear
@@ -76,6 +78,17 @@ class LdnqSettings:
         Codebooks of single layers in place of `codebook`.
     hessian_images : int or None, optional
         How many of the images, from the first, make the Hessian; None means all. (The paper: "about 200".)
+    hessian_versions : int, optional
+        Versions of every image in the layers' problems: one is the image as it is, the others are cropped and
+        mirrored as the update's are. 1, as in the paper, is no augmentation. Not with `hessian_images`.
+    importance : {'alike', 'open', 'sensitivity'}, optional
+        With another target than ``weights``, how much each entry of a pre-activation counts: all alike; those
+        that the ReLU behind them lets through more than the others; or by the final output's sensitivity to
+        it, an estimate of the diagonal of its Gauss-Newton matrix (module `importance`). But for the first,
+        every channel has a Hessian of its own.
+    importance_floor : float, optional
+        How much the others count with ``open``; with ``sensitivity`` the share of the weight that is the same
+        everywhere.
     reestimate : {'none', 'end'}, optional
         Whether batch normalization's running statistics are computed anew from the images after the last
         layer.
@@ -114,6 +127,9 @@ class LdnqSettings:
     bias: bool = False
     levels: Mapping[str, Codebook] = field(default_factory=dict)
     hessian_images: int | None = None
+    hessian_versions: int = field(default=1, metadata={"later": True})
+    importance: Importance = field(default="alike", metadata={"later": True})
+    importance_floor: float = field(default=0.2, metadata={"later": True})
     reestimate: str = "none"
     cascades: int = 1
     final_epochs: int = 0
@@ -151,6 +167,21 @@ class LdnqSettings:
                 f"both, got {self.bias} and {self.hessian_images}."
             )
         check_choice("profile", self.profile, ("paper", "released-2019"))
+        check_choice("importance", self.importance, KINDS)
+        if self.importance != "alike" and (self.target == "weights" or self.bias):
+            raise ValueError(
+                "`importance` must be 'alike' for the target 'weights' and for quantized biases, got "
+                f"{self.importance!r}."
+            )
+        if not check_number("importance_floor", self.importance_floor, above=0) <= 1:
+            raise ValueError(f"`importance_floor` must be at most 1, got {self.importance_floor}.")
+        if check_integer("hessian_versions", self.hessian_versions, at_least=1) > 1 and (
+            self.hessian_images is not None or self.profile == "released-2019"
+        ):
+            raise ValueError(
+                "`hessian_versions` must be 1 with `hessian_images` and in the profile released-2019, got "
+                f"{self.hessian_versions}."
+            )
         check_choice("reestimate", self.reestimate, ("none", "end"))
         check_integer("batch_size", self.batch_size, at_least=1)
         if check_integer("cascades", self.cascades, at_least=1) > 1 and self.profile == "released-2019":
@@ -211,12 +242,13 @@ class LayerReport:
     zero_fraction : float
         Share of weights that are 0.
     error : float
-        E^l of (8): with the quantized prefix's inputs, against the updated weights.
+        E^l of (8): with the quantized prefix's inputs, against the updated weights; of all versions of the
+        images if there are several.
     relative_error : float
         E^l divided by its value at zero weights; infinite if that is 0 and E^l is not.
     objective : float
-        What the solver minimized: E^l, but for the profile ``released-2019``, the target ``drift`` and
-        weighted channels, whose problems are others.
+        What the solver minimized: E^l, but for the profile ``released-2019``, other targets and weighted
+        channels or entries, whose problems are others.
     accumulated_error : float
         Of the pre-activation against the reference network's.
     relative_accumulated_error : float
@@ -390,7 +422,7 @@ def ldnq(
     state = resume or Progress(network=network, quantized={}, reports=(), total=len(steps))
     if [report.name for report in state.reports] != list(steps[: len(state.reports)]):
         raise ValueError(f"`resume` must come from a run over the layers {names}, got {state.reports}.")
-    cascade = Cascade(network, state.network, images, settings.batch_size)
+    cascade = Cascade(network, state.network, images, settings.batch_size, _more(images, settings, rng))
     watched = None if held_out is None else HeldOut(held_out, images, settings.batch_size)
     versions = None
     if settings.update is not None and settings.profile == "paper":
@@ -410,6 +442,28 @@ def ldnq(
         if on_layer is not None:
             on_layer(state)
     return replace(state, reports=_last_cascade(state.reports, len(names)))
+
+
+def _more(images: Array, settings: LdnqSettings, rng: np.random.Generator) -> Array | None:
+    """The versions beside the images themselves that make the problems."""
+    if settings.hessian_versions == 1:
+        return None
+    if images.ndim != 4:
+        raise ValueError(
+            "`hessian_versions` must be 1 for inputs that are not images (n, c, h, w), got "
+            f"{settings.hessian_versions} for shape {images.shape}."
+        )
+    how = settings.update or UpdateSettings()
+    streams = rng.spawn(settings.hessian_versions - 1)
+    return np.concatenate([augment(images, own, crop=how.crop, flip=how.flip) for own in streams])
+
+
+def _regrouped(solution: Solution, shape: tuple[int, ...]) -> Solution:
+    """The solution of g m problems of one column as one of g problems of m columns."""
+    g, d, m = shape
+    codes = np.ascontiguousarray(solution.codes.reshape(g, m, d).transpose(0, 2, 1))
+    alpha = solution.alpha.reshape(g, m) if solution.alpha.ndim else solution.alpha
+    return replace(solution, codes=codes, alpha=alpha)
 
 
 def _last_cascade(reports: tuple[LayerReport, ...], count: int) -> tuple[LayerReport, ...]:
@@ -487,9 +541,12 @@ def _quantize_layer(
     codebook = settings.levels.get(name, settings.codebook)
     blocks, wanted = hessian.blocks, packed
     behind = follower(network, name)
+    counts = None
     absorbs = settings.absorb and (behind.norm is not None or "bias" in network.params[name])
     followed: DriftProblem | None = None
     if settings.target != "weights":
+        if settings.importance != "alike":
+            counts = cascade.importance(name, behind, settings.importance, settings.importance_floor, rng)
         followed = cascade.drift(
             network,
             name,
@@ -499,27 +556,29 @@ def _quantize_layer(
             bias=bias,
             centred=absorbs,
             behind=behind if settings.target == "block" else None,
+            weights=counts,
         )
         blocks, wanted = followed.H, followed.W
     own = how = settings.resolved
     if absorbs and behind.norm is not None and codebook.kind == "scaled":
         how = replace(how or default_settings(settings.solver), per_channel=True)
     weights = _channel_weights(network, name) if settings.channel_weights == "batchnorm" else None
-    weighted = {} if weights is None else {"column_weights": weights}
+    weighted = {} if weights is None else {"column_weights": weights.reshape(wanted.shape[0], -1)}
     solve = get_solver(settings.solver)
-    solution = solve(blocks, wanted, codebook, how, **weighted)  # step 3
-    if how is not own and not codebook.has_zero and not (np.asarray(solution.alpha) > 0).all():
+    solved = solve(blocks, wanted, codebook, how, **weighted)  # step 3
+    if how is not own and not codebook.has_zero and not (np.asarray(solved.alpha) > 0).all():
         # A channel without a scale is 0, and this set has no code for it: one scale for all channels.
-        solution = solve(blocks, wanted, codebook, own, **weighted)
+        solved = solve(blocks, wanted, codebook, own, **weighted)
+    solution = solved if counts is None else _regrouped(solved, packed.shape)
     extras: dict[str, Any] = {}
     if certificates and weights is None:
-        extras |= _certificate(blocks, wanted, codebook, solution)
+        extras |= _certificate(blocks, wanted, codebook, solved)
     if watched is not None:
         extras |= watched.errors(network, name, packed, solution.G, bias=bias)
     code = QuantizedWeight(codes=solution.codes, alpha=solution.alpha, values=solution.values, bias=bias)
     absorbed = None
     if absorbs and followed is not None:
-        code, absorbed = _absorb(code, solution, followed, network, cascade.teacher, name, behind.norm)
+        code, absorbed = _absorb(code, solved, followed, network, cascade.teacher, name, behind.norm)
         network = network.replace(absorbed.arrays)
     network = network.replace({name: code.arrays(network[name], network.dtype)})
     cascade.move(network, position + 1)
@@ -543,7 +602,8 @@ def _quantize_layer(
             network = result.network
     report = _report(name, codebook, exact, packed, solution, cascade)
     if absorbed is not None:
-        report = absorbed.corrected(report, cascade.reference[name], cascade.live[name], code)
+        n = len(cascade.images)
+        report = absorbed.corrected(report, cascade.reference[name][:n], cascade.live[name][:n], code)
     report = _with_output(report, cascade.output(network), cascade)
     report = replace(
         report,
@@ -644,7 +704,8 @@ def _report(
     solution: Solution,
     cascade: Cascade,
 ) -> LayerReport:
-    z, z_hat = cascade.reference[name], cascade.live[name]
+    n = len(cascade.images)
+    z, z_hat = cascade.reference[name][:n], cascade.live[name][:n]
     error = layer_error(hessian.blocks, packed, solution.G)
     return LayerReport(
         name=name,

@@ -197,6 +197,11 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
         lambda s: (s["target"], s["absorb"]),
         ("block", True),
     ),
+    "importance": (
+        ("--target", "drift", "--importance", "open", "--importance-floor", 0.5, "--no-update"),
+        lambda s: (s["importance"], s["importance_floor"]),
+        ("open", 0.5),
+    ),
     "cascades": (("--cascades", 2, "--no-update"), lambda s: s["cascades"], 2),
     "budget": (("--mean-bits", 2, "--no-update"), lambda s: len(s["levels"]), 0),
     "mix": (("--epochs", 1, "--mix", 0.25, "--pool", 1), lambda s: s["update"]["mix"], 0.25),

@@ -29,6 +29,18 @@ if TYPE_CHECKING:
 REQUESTED = ("images", "seed", "stratified", "dtype", "direct", "certificates", "held_out", "mean_bits")
 """Options that are fields of the request."""
 
+PROBLEM = (
+    "target",
+    "absorb",
+    "channel_weights",
+    "ridge",
+    "importance",
+    "importance_floor",
+    "hessian_versions",
+    "cascades",
+)
+"""Options that are fields of Algorithm 1's settings."""
+
 UPDATE = (
     "epochs",
     "batch_size",
@@ -115,6 +127,15 @@ UPDATE = (
 )
 @click.option(
     "--ridge", type=float, help="With --target drift or block: the pull to the layer's own weights."
+)
+@click.option(
+    "--importance",
+    type=click.Choice(["alike", "open", "sensitivity"]),
+    help="With --target drift or block: what counts more, by open ReLUs or by the output's sensitivity.",
+)
+@click.option("--importance-floor", type=float, help="How much the rest counts, over 0 to 1.")
+@click.option(
+    "--hessian-versions", type=int, help="Versions of every image in the Hessians, cropped and flipped."
 )
 @click.option(
     "--channel-weights",
@@ -301,9 +322,7 @@ def _settings(options: dict[str, Any]) -> LdnqSettings:
     from refldnq.experiments.profiles import profile_settings
 
     profile = profile_settings(options["profile"], powers_of_two(options["levels"]))
-    chosen = given(
-        **{name: options[name] for name in ("target", "absorb", "channel_weights", "ridge", "cascades")}
-    )
+    chosen = given(**{name: options[name] for name in PROBLEM})
     update = _update(options, profile)
     last = profile.final_epochs if update is not None else 0
     return replace(

@@ -100,6 +100,10 @@ class LinearMap(Layer, ABC):
     def gram(self, x: Array, *, bias: bool = False) -> Float64Array:
         """Sum over all images and positions of the outer products of patches, (g, d, d), in float64."""
 
+    @abstractmethod
+    def patches(self, x: Array) -> Array:
+        """The design matrix, transposed: (g, d, rows), rows in order of images, then positions."""
+
     def hessian(self, x: Array, *, bias: bool = False) -> Float64Array:
         r"""The exact Hessian block of the layer error (8), one a group.
 

@@ -10,7 +10,7 @@ import numpy as np
 from refldnq._checks import check_integer, check_shape
 from refldnq._kernels.threads import chunks, run_chunks
 from refldnq._typing import Array, Float64Array, Params, Shape
-from refldnq.im2col import Window
+from refldnq.im2col import Window, im2col
 from refldnq.layers.base import LinearMap, Mode, Tape, same_dtype
 from refldnq.layers.geometry import largest_cover, pair, sides
 from refldnq.layers.norms import spectral_norm_upper
@@ -268,6 +268,18 @@ class Conv2d(LinearMap):
     def _check_bias(self) -> None:
         if not self.bias:
             raise ValueError("`bias` must be False for a layer without a bias, got True.")
+
+    def patches(self, x: Array) -> Array:
+        """All patches of all images as columns, (g, d, n ho wo), at once.
+
+        Raises
+        ------
+        ValueError
+            If the input's shape does not fit.
+        """
+        self.output_shape(x.shape[1:])
+        columns = im2col(x, self.window).reshape(x.shape[0], self.groups, self.patch_size, -1)
+        return columns.transpose(1, 2, 0, 3).reshape(self.groups, self.patch_size, -1)
 
     def gram(self, x: Array, *, bias: bool = False) -> Float64Array:
         """Sum of the outer products of all patches of all images, one block a group, in float64.

@@ -161,6 +161,17 @@ class Linear(LinearMap):
         if not self.bias:
             raise ValueError("`bias` must be False for a layer without a bias, got True.")
 
+    def patches(self, x: Array) -> Array:
+        """The inputs as columns, (1, d, n).
+
+        Raises
+        ------
+        ValueError
+            If the input's shape does not fit.
+        """
+        self.output_shape(x.shape[1:])
+        return x.T[None]
+
     def gram(self, x: Array, *, bias: bool = False) -> Float64Array:
         """Sum of the outer products of all inputs, (1, d, d), in float64.
 
