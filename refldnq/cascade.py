@@ -16,7 +16,7 @@ from refldnq.batches import advance, split
 from refldnq.drift import DriftProblem, drift_problem
 from refldnq.follower import Follower, wanted_branch
 from refldnq.hessian import accumulate_hessian, layer_error
-from refldnq.importance import Importance, row_weights, weighted_drift_problem
+from refldnq.importance import row_weights, weighted_drift_problem
 from refldnq.layers.base import LinearMap
 from refldnq.network import INPUT, Live, Network
 from refldnq.update import Copy
@@ -114,16 +114,13 @@ class Cascade:
         plain = ((x, z) for x, z, _ in batches())
         return drift_problem(node.layer, plain, W_new, ridge=ridge, bias=bias, centred=centred)
 
-    def importance(
-        self, name: str, behind: Follower, kind: Importance, floor: float, rng: np.random.Generator
-    ) -> Array | None:
+    def weights(self, name: str, behind: Follower, closed: float) -> Array | None:
         """How much each entry of the pre-activation of layer `name`, at the cut, counts (`row_weights`)."""
         parts = (
             {key: values[first : first + self.size] for key, values in self.reference.items()}
             for first in range(0, len(self._all), self.size)
         )
-        stop = behind.total or behind.norm or name
-        return row_weights(self.teacher, parts, self.cut, name, stop, kind, floor=floor, rng=rng)
+        return row_weights(self.teacher, parts, self.cut, behind.total or behind.norm or name, closed=closed)
 
     def _branch(
         self, student: Network, live: Live, reference: Live, z: Array, norm: str, total: str

@@ -1,34 +1,26 @@
-r"""How much each entry of a layer's pre-activation counts, one weight for every row and output channel.
+r"""What counts less where it is lost: one weight for every row and output channel of a layer's problem.
 
-The layer error (8) counts every image, position and channel alike. What the network makes of an error
-depends on where it is: behind a closed ReLU it is lost. With the network's output y and a layer's
-pre-activation z, an error :math:`\delta` of z changes y by :math:`J\delta` to first order, and, if the errors
-of different entries are uncorrelated, the expected squared change is
+The layer error (8) counts every image, position and channel alike. But a pre-activation behind which the
+reference's ReLU is closed may be anything below zero: only an error that opens the ReLU is seen. With a
+weight :math:`\omega_{ro}` for row r (image and position) and output channel o the layer's problem is one of
+weighted least squares, with a Hessian of its own for every channel,
 
-.. math:: \sum_r \omega_r \delta_r^2, \qquad \omega_r = \|J_{\cdot r}\|^2,
-
-with the diagonal of :math:`J^\top J`. So the problem becomes one of weighted least squares, with a Hessian of
-its own for every output channel.
+.. math:: H_o = \tfrac2n \tilde X^\top \mathrm{diag}(\omega_{\cdot o}) \tilde X .
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 
-from refldnq._checks import check_choice, check_finite, check_integer, check_number, check_shape
+from refldnq._checks import check_finite, check_number, check_shape
 from refldnq._kernels.threads import run_chunks
 from refldnq._typing import Array, Float64Array
 from refldnq.drift import DriftProblem, least_squares
 from refldnq.layers.base import LinearMap
 from refldnq.layers.relu import ReLU
 from refldnq.network import Live, Network
-
-Importance = Literal["alike", "open", "sensitivity"]
-
-KINDS: tuple[Importance, ...] = ("alike", "open", "sensitivity")
 
 ROWS = 2048
 """About how many rows a product has: chosen here; a larger one is no faster and takes more memory."""
@@ -60,67 +52,10 @@ def open_entries(network: Network, live: Live, start: int, name: str) -> Array |
     return opened
 
 
-def sensitivities(
-    network: Network, live: Live, start: int, name: str, rng: np.random.Generator, *, draws: int = 1
-) -> Array:
-    r"""The diagonal of :math:`J^\top J` of the final output in a node's output, estimated.
-
-    Parameters
-    ----------
-    network : Network
-        The reference; it is evaluated as for inference.
-    live : mapping of str to Array
-        Its outputs alive at cut `start`, which is not behind the node.
-    start : int
-        The cut.
-    name : str
-        The node.
-    rng : numpy.random.Generator
-        Draws the signs.
-    draws : int, optional
-        Vectors s of random signs: the mean of :math:`(J^\top s)^2` over them has the right expectation.
-
-    Returns
-    -------
-    Array, shape of the node's output
-        Not negative.
-
-    Examples
-    --------
-    A linear network's sensitivities are the squared norms of its weight's columns, in expectation.
-
-    >>> from refldnq.layers import Linear
-    >>> from refldnq.network import Node
-    >>> nodes = (Node("a", Linear(2, 2, bias=False), ("input",)), Node("b", Linear(2, 1, bias=False), ("a",)))
-    >>> params = {"a": {"weight": np.eye(2)}, "b": {"weight": np.array([[1.0, -3.0]])}}
-    >>> live = {"input": np.zeros((1, 2))}
-    >>> sensitivities(Network(nodes, params, (2,)), live, 0, "a", np.random.default_rng(0))
-    array([[1., 9.]])
-    """
-    check_integer("draws", draws, at_least=1)
-    cut, end, last = network.position(name) + 1, len(network.nodes), network.nodes[-1].name
-    alive = network.advance(live, start, cut)
-    run = network.record(alive, cut, end)
-    output, mean = run.live[last], np.zeros_like(alive[name])
-    for _ in range(draws):
-        signs = rng.choice(np.array([-1.0, 1.0], output.dtype), output.shape)
-        gradients, _ = network.backward(run, {last: signs}, moving=(), wrt_inputs=True)
-        mean += gradients[name] ** 2 / draws
-    return mean
-
-
 def row_weights(
-    network: Network,
-    parts: Iterable[Live],
-    start: int,
-    name: str,
-    stop: str,
-    kind: Importance,
-    *,
-    floor: float,
-    rng: np.random.Generator,
+    network: Network, parts: Iterable[Live], start: int, name: str, *, closed: float
 ) -> Array | None:
-    """How much each entry of a layer's pre-activation counts: on average 1 in every channel.
+    """How much each entry of a node's output counts: on average 1 in every channel.
 
     Parameters
     ----------
@@ -129,52 +64,36 @@ def row_weights(
     parts : iterable of mappings of str to Array
         Its outputs alive at cut `start`, some images at a time.
     start : int
-        The cut, not behind the layer.
+        The cut, not behind the node.
     name : str
-        The layer.
-    stop : str
-        The node behind the layer, or the layer itself, in front of whose output a ReLU would stand.
-    kind : {'alike', 'open', 'sensitivity'}
-        All alike; those that the ReLU behind `stop` lets through more than the others; in proportion to the
-        final output's sensitivity.
-    floor : float
-        With ``open``, how much the others count, in units of these; with ``sensitivity``, the share of the
-        weight that is the same everywhere. Over 0: what counts nothing would be anything.
-    rng : numpy.random.Generator
-        For `sensitivities`.
+        The node in front of the ReLU.
+    closed : float
+        How much entries count that the ReLU lets not through, in units of the others; over 0, since what
+        counts nothing could become anything, to 1.
 
     Returns
     -------
     Array, shape (n, c, ...), float32, or None
-        None if all count alike: by request, or because no ReLU stands there.
+        None if all count alike: because `closed` is 1 or no ReLU stands there.
 
     Raises
     ------
     ValueError
-        If `kind` is unknown or `floor` not in (0, 1].
+        If `closed` is not in (0, 1].
     """
-    check_choice("kind", kind, KINDS)
-    if not check_number("floor", floor, above=0) <= 1:
-        raise ValueError(f"`floor` must be at most 1, got {floor}.")
+    if not check_number("closed", closed, above=0) <= 1:
+        raise ValueError(f"`closed` must be at most 1, got {closed}.")
     found: list[Array] = []
-    for live in parts if kind != "alike" else ():
-        if kind == "sensitivity":
-            part: Array | None = sensitivities(network, live, start, name, rng)
-        else:
-            part = open_entries(network, live, start, stop)
+    for live in parts if closed < 1 else ():
+        part = open_entries(network, live, start, name)
         if part is None:
             return None
-        found.append(part.astype(np.float32))
+        found.append(np.where(part, np.float32(1), np.float32(closed)))
     if not found:
         return None
     weights = np.concatenate(found)
-    if kind == "open":
-        weights = np.where(weights > 0, np.float32(1), np.float32(floor))
-    axes = (0, *range(2, weights.ndim))
-    mean = weights.mean(axis=axes, keepdims=True, dtype=np.float64).astype(np.float32)
-    # A channel that changes nothing has no sensitivity anywhere: its rows count alike.
-    share = np.divide(weights, mean, out=np.ones_like(weights), where=mean > 0)
-    return share if kind == "open" else np.asarray(np.float32(floor) + np.float32(1 - floor) * share)
+    mean = weights.mean(axis=(0, *range(2, weights.ndim)), keepdims=True, dtype=np.float64)
+    return np.asarray(weights / mean.astype(np.float32))
 
 
 def weighted_drift_problem(

@@ -25,7 +25,6 @@ from refldnq.drift import DriftProblem
 from refldnq.final import free_arrays, last_update
 from refldnq.follower import follower, normalization, take_over
 from refldnq.hessian import Hessian, accumulate_hessian, layer_error
-from refldnq.importance import KINDS, Importance
 from refldnq.layers.base import LinearMap
 from refldnq.layers.batchnorm import BatchNorm
 from refldnq.layers.linear import Linear
@@ -81,14 +80,10 @@ class LdnqSettings:
     hessian_versions : int, optional
         Versions of every image in the layers' problems: one is the image as it is, the others are cropped and
         mirrored as the update's are. 1, as in the paper, is no augmentation. Not with `hessian_images`.
-    importance : {'alike', 'open', 'sensitivity'}, optional
-        With another target than ``weights``, how much each entry of a pre-activation counts: all alike; those
-        that the ReLU behind them lets through more than the others; or by the final output's sensitivity to
-        it, an estimate of the diagonal of its Gauss-Newton matrix (module `importance`). But for the first,
-        every channel has a Hessian of its own.
-    importance_floor : float, optional
-        How much the others count with ``open``; with ``sensitivity`` the share of the weight that is the same
-        everywhere.
+    closed_weight : float, optional
+        With another target than ``weights``, how much an entry of the pre-activation counts where the
+        reference's ReLU behind it is closed, over 0 to 1. Below 1 every channel has a Hessian of its own
+        (module `importance`).
     reestimate : {'none', 'end'}, optional
         Whether batch normalization's running statistics are computed anew from the images after the last
         layer.
@@ -128,8 +123,7 @@ class LdnqSettings:
     levels: Mapping[str, Codebook] = field(default_factory=dict)
     hessian_images: int | None = None
     hessian_versions: int = field(default=1, metadata={"later": True})
-    importance: Importance = field(default="alike", metadata={"later": True})
-    importance_floor: float = field(default=0.2, metadata={"later": True})
+    closed_weight: float = field(default=1.0, metadata={"later": True})
     reestimate: str = "none"
     cascades: int = 1
     final_epochs: int = 0
@@ -167,14 +161,13 @@ class LdnqSettings:
                 f"both, got {self.bias} and {self.hessian_images}."
             )
         check_choice("profile", self.profile, ("paper", "released-2019"))
-        check_choice("importance", self.importance, KINDS)
-        if self.importance != "alike" and (self.target == "weights" or self.bias):
+        if not check_number("closed_weight", self.closed_weight, above=0) <= 1:
+            raise ValueError(f"`closed_weight` must be at most 1, got {self.closed_weight}.")
+        if self.closed_weight < 1 and (self.target == "weights" or self.bias):
             raise ValueError(
-                "`importance` must be 'alike' for the target 'weights' and for quantized biases, got "
-                f"{self.importance!r}."
+                "`closed_weight` must be 1 for the target 'weights' and for quantized biases, got "
+                f"{self.closed_weight}."
             )
-        if not check_number("importance_floor", self.importance_floor, above=0) <= 1:
-            raise ValueError(f"`importance_floor` must be at most 1, got {self.importance_floor}.")
         if check_integer("hessian_versions", self.hessian_versions, at_least=1) > 1 and (
             self.hessian_images is not None or self.profile == "released-2019"
         ):
@@ -545,8 +538,7 @@ def _quantize_layer(
     absorbs = settings.absorb and (behind.norm is not None or "bias" in network.params[name])
     followed: DriftProblem | None = None
     if settings.target != "weights":
-        if settings.importance != "alike":
-            counts = cascade.importance(name, behind, settings.importance, settings.importance_floor, rng)
+        counts = cascade.weights(name, behind, settings.closed_weight)
         followed = cascade.drift(
             network,
             name,

@@ -197,10 +197,10 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
         lambda s: (s["target"], s["absorb"]),
         ("block", True),
     ),
-    "importance": (
-        ("--target", "drift", "--importance", "open", "--importance-floor", 0.5, "--no-update"),
-        lambda s: (s["importance"], s["importance_floor"]),
-        ("open", 0.5),
+    "closed": (
+        ("--target", "drift", "--closed-weight", 0.5, "--no-update"),
+        lambda s: s["closed_weight"],
+        0.5,
     ),
     "cascades": (("--cascades", 2, "--no-update"), lambda s: s["cascades"], 2),
     "budget": (("--mean-bits", 2, "--no-update"), lambda s: len(s["levels"]), 0),

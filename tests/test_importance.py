@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from refldnq._plain import plain
 from refldnq._typing import Array
 from refldnq.drift import drift_problem
 from refldnq.hessian import layer_error
-from refldnq.importance import open_entries, row_weights, sensitivities, weighted_drift_problem
+from refldnq.importance import open_entries, row_weights, weighted_drift_problem
 from refldnq.layers import Linear, ReLU
 from refldnq.ldnq import LdnqSettings, Progress
 from refldnq.network import Network, Node
@@ -144,65 +143,32 @@ def test_open_entries_are_those_that_the_relu_lets_through(images: Array) -> Non
     assert open_entries(network, live, 0, "fc") is None  # none
 
 
-class Signs:
-    """In place of a generator: every pattern of signs of the outputs, the same for all images."""
-
-    def __init__(self, outputs: int) -> None:
-        self.patterns = list(product([-1.0, 1.0], repeat=outputs))
-
-    def choice(self, signs: Array, shape: tuple[int, ...]) -> Array:
-        return np.broadcast_to(np.array(self.patterns.pop(), signs.dtype), shape)
-
-
-@pytest.mark.parametrize("name", ["conv1", "bn1", "conv2", "add", "fc"])
-def test_the_mean_over_all_signs_is_the_diagonal(name: str, images: Array) -> None:
-    network, few = chain(), images[:3]
-    found = sensitivities(network, network.start(few), 0, name, Signs(3), draws=8)  # type: ignore[arg-type]
-    # The other channel: central differences of the output in every entry.
-    cut, end = network.position(name) + 1, len(network.nodes)
-    live = network.advance(network.start(few), 0, cut)
-    expected = np.zeros_like(live[name])
-    for place in np.ndindex(live[name].shape[1:]):
-        moved = []
-        for step in (-1e-6, 1e-6):
-            z = live[name].copy()
-            z[(slice(None), *place)] += step
-            moved.append(network.advance({**live, name: z}, cut, end)["fc"])
-        expected[(slice(None), *place)] = (((moved[1] - moved[0]) / 2e-6) ** 2).sum(axis=1)
-    assert np.allclose(found, expected, rtol=1e-6, atol=1e-8)
-    assert not np.allclose(found, 2 * expected, rtol=1e-6, atol=1e-8)
-
-
-def test_fewer_signs_are_right_on_average(images: Array) -> None:
-    network, few = chain(), images[:2]
-    live = network.start(few)
-    exact = sensitivities(network, live, 0, "conv2", Signs(3), draws=8)  # type: ignore[arg-type]
-    rng = np.random.default_rng(0)
-    mean = np.mean([sensitivities(network, live, 0, "conv2", rng) for _ in range(400)], axis=0)
-    # The variance of one draw is at most twice the squared mean.
-    assert np.abs(mean - exact).max() <= 6 * np.sqrt(2 / 400) * exact.max()
-
-
-@pytest.mark.parametrize("kind", ["open", "sensitivity"])
-def test_row_weights_have_mean_one_in_every_channel(kind: Any, images: Array) -> None:
+def test_row_weights_have_mean_one_in_every_channel(images: Array) -> None:
     network = chain()
     parts = [network.start(images[:10]), network.start(images[10:])]
-    weights = row_weights(network, parts, 0, "conv2", "add", kind, floor=0.25, rng=np.random.default_rng(0))
-    assert weights is not None and weights.shape == (24, 4, 4, 4)
+    weights, opened = (
+        row_weights(network, parts, 0, "add", closed=0.25),
+        open_entries(network, network.start(images), 0, "add"),
+    )
+    assert weights is not None and opened is not None and weights.shape == (24, 4, 4, 4)
     assert np.allclose(weights.mean(axis=(0, 2, 3)), 1.0, rtol=1e-5)
-    if kind == "open":
-        opened = open_entries(network, network.start(images), 0, "add")
-        assert opened is not None
-        for own, on in zip(weights.transpose(1, 0, 2, 3), opened.transpose(1, 0, 2, 3), strict=True):
-            assert len(np.unique(own)) == 2
-            assert own[~on].max() == pytest.approx(0.25 * own[on].min(), rel=1e-6)
-    else:
-        assert weights.min() >= 0.25 * (1 - 1e-6) and weights.max() > 1.5
+    for own, on in zip(weights.transpose(1, 0, 2, 3), opened.transpose(1, 0, 2, 3), strict=True):
+        assert len(np.unique(own)) == 2
+        assert own[~on].max() == pytest.approx(0.25 * own[on].min(), rel=1e-6)
+
+
+def test_without_a_relu_or_a_difference_there_are_no_weights(images: Array) -> None:
+    network = chain()
+    assert row_weights(network, [network.start(images)], 0, "fc", closed=0.5) is None
+    assert row_weights(network, [network.start(images)], 0, "add", closed=1.0) is None
+    for closed, message in ((0.0, "`closed`"), (1.5, "`closed` must be at most 1"), (np.nan, "`closed`")):
+        with pytest.raises(ValueError, match=message):
+            row_weights(network, [], 0, "add", closed=closed)
 
 
 # ---------------------------------------------------------------------- in Algorithm 1
 
-BARE = replace(SETTINGS, update=None, solver="coordinate", target="drift", importance="open")
+BARE = replace(SETTINGS, update=None, solver="coordinate", target="drift", closed_weight=0.2)
 
 
 def weighted_drift(network: Network, images: Array, weights: Array, G: Array) -> float:
@@ -214,7 +180,7 @@ def weighted_drift(network: Network, images: Array, weights: Array, G: Array) ->
 
 def test_the_objective_is_the_weighted_drift(images: Array) -> None:
     network = chain()
-    result = run(network, images, replace(BARE, ridge=1e-12, importance_floor=0.5))
+    result = run(network, images, replace(BARE, ridge=1e-12, closed_weight=0.5))
     weights = np.where(network.advance(network.start(images), 0, 2)["bn1"] > 0, 1.0, 0.5)
     weights = weights / weights.mean(axis=(0, 2, 3), keepdims=True)
     G = result.quantized["conv1"].weight()
@@ -226,9 +192,8 @@ def test_the_objective_is_the_weighted_drift(images: Array) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["open", "sensitivity"])
 def test_every_channel_gets_the_codes_of_its_own_problem(
-    kind: Any, images: Array, monkeypatch: pytest.MonkeyPatch
+    images: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Array, Array, Any]] = []
     solve = get_solver("coordinate")
@@ -237,7 +202,7 @@ def test_every_channel_gets_the_codes_of_its_own_problem(
         seen.append((H, W, how))
         return solve(H, W, codebook, how)
 
-    settings = replace(BARE, target="block", absorb=True, importance=kind)
+    settings = replace(BARE, target="block", absorb=True)
     monkeypatch.setattr(ldnq_module, "get_solver", lambda name: spy)
     result = run(chain(), images, settings)
     for name, (H, W, how) in zip(("conv1", "conv2"), seen, strict=False):
@@ -252,8 +217,8 @@ def test_every_channel_gets_the_codes_of_its_own_problem(
 def test_what_counts_less_is_followed_less(images: Array) -> None:
     network = chain()
     errors = []
-    for kind in ("alike", "open"):
-        settings = replace(BARE, solver="anneal", importance=kind, importance_floor=0.01)
+    for closed in (1.0, 0.01):
+        settings = replace(BARE, solver="anneal", closed_weight=closed)
         result = run(network, images, settings)
         z, z_hat = (net.advance(net.start(images), 0, 2)["bn1"] for net in (network, result.network))
         errors.append([float(((z_hat - z) ** 2)[where].sum()) for where in (z > 0, z <= 0)])
@@ -280,10 +245,9 @@ def test_reports_speak_of_the_images_as_they_are(images: Array) -> None:
     assert result.reports[-1].output_error == pytest.approx(output, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["open", "sensitivity"])
-def test_a_resumed_run_is_the_uninterrupted_one(kind: Any, images: Array) -> None:
+def test_a_resumed_run_is_the_uninterrupted_one(images: Array) -> None:
     settings = replace(
-        SETTINGS, solver="coordinate", target="block", absorb=True, importance=kind, hessian_versions=2
+        SETTINGS, solver="coordinate", target="block", absorb=True, closed_weight=0.2, hessian_versions=2
     )
     states: list[Progress] = []
     network = chain()
@@ -295,11 +259,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(kind: Any, images: Array) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"importance": "open"}, "`importance` must be 'alike' for the target 'weights'"),
-        ({"target": "drift", "importance": "open", "bias": True}, "`importance` must be 'alike'"),
-        ({"target": "drift", "importance": "closed"}, "`importance`"),
-        ({"importance_floor": 0.0}, "`importance_floor`"),
-        ({"importance_floor": 1.5}, "`importance_floor` must be at most 1"),
+        ({"closed_weight": 0.5}, "`closed_weight` must be 1 for the target 'weights'"),
+        ({"target": "drift", "closed_weight": 0.5, "bias": True}, "`closed_weight` must be 1"),
+        ({"closed_weight": 0.0}, "`closed_weight`"),
+        ({"closed_weight": 1.5}, "`closed_weight` must be at most 1"),
         ({"hessian_versions": 0}, "`hessian_versions`"),
         ({"hessian_versions": 2, "hessian_images": 5}, "`hessian_versions` must be 1"),
         ({"hessian_versions": 2, "profile": "released-2019"}, "`hessian_versions` must be 1"),
@@ -319,5 +282,5 @@ def test_versions_need_images() -> None:
 
 
 def test_settings_younger_than_results_leave_their_identity_alone() -> None:
-    assert not {"importance", "importance_floor", "hessian_versions"} & set(plain(SETTINGS))
+    assert not {"closed_weight", "hessian_versions"} & set(plain(SETTINGS))
     assert plain(replace(SETTINGS, hessian_versions=2))["hessian_versions"] == 2

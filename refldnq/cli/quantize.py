@@ -34,8 +34,7 @@ PROBLEM = (
     "absorb",
     "channel_weights",
     "ridge",
-    "importance",
-    "importance_floor",
+    "closed_weight",
     "hessian_versions",
     "cascades",
 )
@@ -129,11 +128,10 @@ UPDATE = (
     "--ridge", type=float, help="With --target drift or block: the pull to the layer's own weights."
 )
 @click.option(
-    "--importance",
-    type=click.Choice(["alike", "open", "sensitivity"]),
-    help="With --target drift or block: what counts more, by open ReLUs or by the output's sensitivity.",
+    "--closed-weight",
+    type=float,
+    help="With --target drift or block: how much an entry counts where the ReLU behind it is closed.",
 )
-@click.option("--importance-floor", type=float, help="How much the rest counts, over 0 to 1.")
 @click.option(
     "--hessian-versions", type=int, help="Versions of every image in the Hessians, cropped and flipped."
 )
