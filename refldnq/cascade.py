@@ -14,9 +14,9 @@ from refldnq._checks import check_finite, check_float, check_shape
 from refldnq._typing import Array, Float64Array
 from refldnq.batches import advance, split
 from refldnq.drift import DriftProblem, drift_problem
-from refldnq.follower import Follower, wanted_branch
+from refldnq.follower import Follower, relu_behind, wanted_branch
 from refldnq.hessian import accumulate_hessian, layer_error
-from refldnq.importance import row_weights, weighted_drift_problem
+from refldnq.importance import open_drift_problem
 from refldnq.layers.base import LinearMap
 from refldnq.network import INPUT, Live, Network
 from refldnq.update import Copy
@@ -80,47 +80,47 @@ class Cascade:
         ridge: float,
         images: int | None,
         bias: bool,
-        centred: bool = False,
-        behind: Follower | None = None,
-        weights: Array | None = None,
+        centred: bool,
+        behind: Follower,
+        block: bool,
+        closed: float,
     ) -> DriftProblem:
         """The problem of layer `name`, at the cut, that follows the teacher on the first `images` images.
 
-        What is followed is the teacher's pre-activation, or, with a sum `behind`, what makes the sum the
-        teacher's in spite of its other terms.
+        What is followed is the teacher's pre-activation, or, with `block` and a sum `behind`, what makes the
+        sum the teacher's in spite of its other terms; where the teacher's ReLU is closed it counts `closed`.
         """
         node = student[name]
         assert isinstance(node.layer, LinearMap)
         source = node.inputs[0]
         kept = None if bias else student.params[name].get("bias")
         count = len(self._all[:images])
+        stop = behind.total or behind.norm or name
+        relu = closed < 1 and relu_behind(self.teacher, stop)
 
-        def batches() -> Iterator[tuple[Array, Array, slice]]:
+        def batches() -> Iterator[tuple[Array, Array, Array]]:
             for first in range(0, count, self.size):
                 part = slice(first, min(first + self.size, count))
                 live, reference = (
                     {key: values[part] for key, values in own.items()} for own in (self.live, self.reference)
                 )
                 z, _ = node.layer.forward(self.teacher.params[name], reference[source])
-                if behind is not None and behind.norm is not None and behind.total is not None:
+                opened = z
+                if relu:
+                    end = self.teacher.position(stop) + 1
+                    opened = self.teacher.advance(reference, self.cut, end)[stop] > 0
+                if block and behind.norm is not None and behind.total is not None:
                     z = self._branch(student, live, reference, z, behind.norm, behind.total)
                 if kept is not None:  # the weight need not make what the student's bias makes
                     z = z - kept.reshape((1, -1) + (1,) * (z.ndim - 2))
-                yield live[source], z, part
+                yield live[source], z, opened
 
-        if weights is not None:
-            counted = ((x, z, weights[part]) for x, z, part in batches())
-            return weighted_drift_problem(node.layer, counted, W_new, ridge=ridge, centred=centred)
-        plain = ((x, z) for x, z, _ in batches())
-        return drift_problem(node.layer, plain, W_new, ridge=ridge, bias=bias, centred=centred)
-
-    def weights(self, name: str, behind: Follower, closed: float) -> Array | None:
-        """How much each entry of the pre-activation of layer `name`, at the cut, counts (`row_weights`)."""
-        parts = (
-            {key: values[first : first + self.size] for key, values in self.reference.items()}
-            for first in range(0, len(self._all), self.size)
-        )
-        return row_weights(self.teacher, parts, self.cut, behind.total or behind.norm or name, closed=closed)
+        if relu:
+            return open_drift_problem(
+                node.layer, batches(), W_new, closed=closed, ridge=ridge, centred=centred
+            )
+        pairs = ((x, z) for x, z, _ in batches())
+        return drift_problem(node.layer, pairs, W_new, ridge=ridge, bias=bias, centred=centred)
 
     def _branch(
         self, student: Network, live: Live, reference: Live, z: Array, norm: str, total: str

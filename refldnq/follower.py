@@ -19,6 +19,7 @@ import numpy as np
 from refldnq._typing import Array, Float64Array, NetworkParams
 from refldnq.layers.add import Add
 from refldnq.layers.batchnorm import BatchNorm
+from refldnq.layers.relu import ReLU
 from refldnq.network import Network
 
 
@@ -52,9 +53,22 @@ def follower(network: Network, name: str) -> Follower:
     return Follower(norm, None if norm is None else _only_user(network, norm, Add))
 
 
-def _only_user(network: Network, name: str, kind: type[BatchNorm | Add]) -> str | None:
+def _only_user(network: Network, name: str, kind: type[BatchNorm | Add | ReLU]) -> str | None:
     users = [node for node in network.nodes for source in node.inputs if source == name]
     return users[0].name if len(users) == 1 and isinstance(users[0].layer, kind) else None
+
+
+def relu_behind(network: Network, name: str) -> bool:
+    """Whether one ReLU alone takes the output of node `name`.
+
+    Examples
+    --------
+    >>> from refldnq.models import build
+    >>> network = build("resnet20", np.random.default_rng(0))
+    >>> relu_behind(network, "layer1.0.add"), relu_behind(network, "linear")
+    (True, False)
+    """
+    return _only_user(network, name, ReLU) is not None
 
 
 def normalization(network: Network, norm: str) -> tuple[Float64Array, Float64Array]:

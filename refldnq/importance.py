@@ -1,11 +1,16 @@
 r"""What counts less where it is lost: one weight for every row and output channel of a layer's problem.
 
 The layer error (8) counts every image, position and channel alike. But a pre-activation behind which the
-reference's ReLU is closed may be anything below zero: only an error that opens the ReLU is seen. With a
-weight :math:`\omega_{ro}` for row r (image and position) and output channel o the layer's problem is one of
-weighted least squares, with a Hessian of its own for every channel,
+reference's ReLU is closed may be anything below zero: only an error that opens the ReLU is seen. For row r
+(image and position) and output channel o let :math:`\omega_{ro}` be 1 where it is open and
+:math:`\kappa\in(0,1]` where it is closed. The layer's problem is one of weighted least squares, with a
+Hessian of its own for every channel,
 
-.. math:: H_o = \tfrac2n \tilde X^\top \mathrm{diag}(\omega_{\cdot o}) \tilde X .
+.. math:: H_o = \tfrac2{n\bar\omega_o} \tilde X^\top \mathrm{diag}(\omega_{\cdot o}) \tilde X
+    = \tfrac2{n\bar\omega_o} \bigl(\kappa\,\tilde X^\top\tilde X + (1-\kappa)\,
+      \tilde X_{open}^\top\tilde X_{open}\bigr),
+
+where :math:`\bar\omega_o` is the channel's mean weight, so that all channels' problems are of one size.
 """
 
 from __future__ import annotations
@@ -19,105 +24,35 @@ from refldnq._kernels.threads import run_chunks
 from refldnq._typing import Array, Float64Array
 from refldnq.drift import DriftProblem, least_squares
 from refldnq.layers.base import LinearMap
-from refldnq.layers.relu import ReLU
-from refldnq.network import Live, Network
 
 ROWS = 2048
 """About how many rows a product has: chosen here; a larger one is no faster and takes more memory."""
 
 
-def open_entries(network: Network, live: Live, start: int, name: str) -> Array | None:
-    """Where the ReLU behind node `name` is open.
-
-    Parameters
-    ----------
-    network : Network
-        The reference.
-    live : mapping of str to Array
-        Its outputs alive at cut `start`, which is not behind the node.
-    start : int
-        The cut.
-    name : str
-        A node.
-
-    Returns
-    -------
-    Array of bool, shape of the node's output, or None
-        None if something else than one ReLU takes the node's output.
-    """
-    users = [node for node in network.nodes for source in node.inputs if source == name]
-    if len(users) != 1 or not isinstance(users[0].layer, ReLU):
-        return None
-    opened: Array = network.advance(live, start, network.position(name) + 1)[name] > 0
-    return opened
-
-
-def row_weights(
-    network: Network, parts: Iterable[Live], start: int, name: str, *, closed: float
-) -> Array | None:
-    """How much each entry of a node's output counts: on average 1 in every channel.
-
-    Parameters
-    ----------
-    network : Network
-        The reference.
-    parts : iterable of mappings of str to Array
-        Its outputs alive at cut `start`, some images at a time.
-    start : int
-        The cut, not behind the node.
-    name : str
-        The node in front of the ReLU.
-    closed : float
-        How much entries count that the ReLU lets not through, in units of the others; over 0, since what
-        counts nothing could become anything, to 1.
-
-    Returns
-    -------
-    Array, shape (n, c, ...), float32, or None
-        None if all count alike: because `closed` is 1 or no ReLU stands there.
-
-    Raises
-    ------
-    ValueError
-        If `closed` is not in (0, 1].
-    """
-    if not check_number("closed", closed, above=0) <= 1:
-        raise ValueError(f"`closed` must be at most 1, got {closed}.")
-    found: list[Array] = []
-    for live in parts if closed < 1 else ():
-        part = open_entries(network, live, start, name)
-        if part is None:
-            return None
-        found.append(np.where(part, np.float32(1), np.float32(closed)))
-    if not found:
-        return None
-    weights = np.concatenate(found)
-    mean = weights.mean(axis=(0, *range(2, weights.ndim)), keepdims=True, dtype=np.float64)
-    return np.asarray(weights / mean.astype(np.float32))
-
-
-def weighted_drift_problem(
+def open_drift_problem(
     layer: LinearMap,
     batches: Iterable[tuple[Array, Array, Array]],
     W_new: Array,
     *,
+    closed: float,
     ridge: float = 0.01,
     centred: bool = False,
 ) -> DriftProblem:
-    r"""The problem of `drift_problem` with a weight for every row and output channel.
+    r"""The problem of `drift_problem` whose rows count 1 or `closed`, channel by channel.
 
-    .. math:: \min \tfrac1n \sum_{r,o} \omega_{ro} \bigl(Z_{ro} - (\tilde XG)_{ro}\bigr)^2
-        + \tfrac\epsilon2 \|G - \bar W^{new}\|_F^2
+    .. math:: \min \tfrac1n \sum_{r,o} \tfrac{\omega_{ro}}{\bar\omega_o}
+        \bigl(Z_{ro} - (\tilde XG)_{ro}\bigr)^2 + \tfrac\epsilon2 \|G - \bar W^{new}\|_F^2
 
     Parameters
     ----------
     layer : LinearMap
         The layer.
     batches : iterable of (Array, Array, Array)
-        The inputs and wanted pre-activations, as for `drift_problem`, and the weights, in the shape of the
-        pre-activations, not negative.
+        The inputs and wanted pre-activations, as for `drift_problem`, and which of these count 1.
     W_new : Array, shape (g, d, m)
         Where the ridge pulls.
+    closed : float
+        How much the others count, over 0, since what counts nothing could become anything, to 1.
     ridge : float, optional
         As for `drift_problem`.
     centred : bool, optional
@@ -131,62 +66,72 @@ def weighted_drift_problem(
     Raises
     ------
     ValueError
-        If there is no image, shapes do not fit, an entry is not finite, a weight is negative, or a channel
-        has no row that counts.
+        If there is no image, shapes do not fit, an entry is not finite, or `closed` is not in (0, 1].
     """
     check_number("ridge", ridge, above=0)
+    if not check_number("closed", closed, above=0) <= 1:
+        raise ValueError(f"`closed` must be at most 1, got {closed}.")
     check_finite("W_new", W_new)
     W_new = np.asarray(W_new, dtype=np.float64)
     g, d, m = W_new.shape
-    rows = d + 1 if centred else d
-    gram, cross = np.zeros((g * m, rows, rows)), np.zeros((g * m, d, 1))
-    total, energy, images = np.zeros((g * m, 1)), 0.0, 0
-    counted = np.zeros(g * m)
-    for x, z, weights in batches:
-        for label, array in (("x", x), ("z", z), ("weights", weights)):
-            check_finite(label, array)
+    sums, images, rows = _Sums(g, d + 1, m), 0, 0
+    for x, z, opened in batches:
+        check_finite("x", x)
+        check_finite("z", z)
         check_shape("z", z, (len(x), *layer.output_shape(x.shape[1:])))
-        check_shape("weights", weights, z.shape)
-        if (weights < 0).any():
-            raise ValueError(f"`weights` must not be negative, got {float(weights.min())}.")
-        size = max(1, ROWS // z[0, 0].size) if len(z) else 1
+        check_shape("opened", opened, z.shape)
+        images, rows = images + len(x), rows + z[:, 0].size
+        size = max(1, ROWS // int(np.prod(z.shape[2:])))
         for first in range(0, len(x), size):
             part = slice(first, first + size)
             patches = layer.patches(x[part].astype(np.float64))
-            if centred:
-                patches = np.concatenate([patches, np.ones((g, 1, patches.shape[2]))], axis=1)
-            wanted, counts = (_channel_rows(array[part], g, m) for array in (z, weights))
-            answers = patches @ (counts * wanted).transpose(0, 2, 1)
-            cross += answers[:, :d].transpose(0, 2, 1).reshape(g * m, d, 1)
-            if centred:
-                total += answers[:, d].reshape(g * m, 1)
-            energy += float(np.sum(counts * wanted**2))
-            counted += counts.sum(axis=2).ravel()
-            _add_products(gram, patches, np.sqrt(counts).reshape(g * m, -1))
-        images += x.shape[0]
-    if images and not (counted > 0).all():
-        raise ValueError("`weights` must be positive somewhere in every channel, got only 0 in one.")
+            patches = np.concatenate([patches, np.ones((g, 1, patches.shape[2]))], axis=1)
+            wanted, counts = (_channel_rows(array[part], g, m) for array in (z, opened))
+            sums.add(patches, wanted, counts > 0)
+    gram, cross, energy = sums.weighted(closed)
+    # The square of the row of ones is the sum of the weights.
+    weight = gram[:, d, d] / rows if images else np.ones(g * m)
+    gram, cross = gram / weight[:, None, None], cross / weight[:, None, None]
     return least_squares(
-        (gram + gram.transpose(0, 2, 1)) / 2,
-        cross,
-        total,
-        energy,
+        gram if centred else gram[:, :d, :d],
+        cross[:, :d],
+        cross[:, d],
+        float(np.sum(energy / weight)),
         images,
         W_new.transpose(0, 2, 1).reshape(g * m, d, 1),
         ridge=ridge,
     )
 
 
-def _add_products(gram: Float64Array, patches: Float64Array, roots: Float64Array) -> None:
-    """Add to each channel's block the products of the patches (g, d, rows), times its roots (g m, rows)."""
-    m = len(gram) // len(patches)
+class _Sums:
+    """Sums over all rows, and for every channel over those that are open: of products and squares."""
 
-    def add(_: int, start: int, stop: int) -> None:
-        for column in range(start, stop):
-            scaled = patches[column // m] * roots[column]
-            gram[column] += scaled @ scaled.T
+    def __init__(self, g: int, rows: int, m: int) -> None:
+        self.gram, self.open_gram = np.zeros((g, rows, rows)), np.zeros((g * m, rows, rows))
+        self.cross, self.energy = np.zeros((2, g * m, rows, 1)), np.zeros((2, g * m))
 
-    run_chunks(add, len(gram), blas=True)
+    def add(self, patches: Float64Array, wanted: Float64Array, opened: Array) -> None:
+        """Patches (g, d, rows); wanted and opened (g, m, rows)."""
+        m = wanted.shape[1]
+        for own, values in enumerate((wanted, wanted * opened)):
+            self.cross[own] += (values @ patches.transpose(0, 2, 1)).reshape(self.cross[own].shape)
+            self.energy[own] += (values**2).sum(axis=2).ravel()
+        self.gram += patches @ patches.transpose(0, 2, 1)
+        which = opened.reshape(-1, opened.shape[2])
+
+        def products(_: int, start: int, stop: int) -> None:
+            for column in range(start, stop):
+                through = np.compress(which[column], patches[column // m], axis=1)
+                self.open_gram[column] += through @ through.T
+
+        run_chunks(products, len(which), blas=True)
+
+    def weighted(self, closed: float) -> tuple[Float64Array, Float64Array, Float64Array]:
+        """The sums of a problem whose closed rows count `closed`, channel by channel."""
+        m = len(self.open_gram) // len(self.gram)
+        gram = closed * np.repeat(self.gram, m, axis=0) + (1 - closed) * self.open_gram
+        cross, energy = (closed * own[0] + (1 - closed) * own[1] for own in (self.cross, self.energy))
+        return (gram + gram.transpose(0, 2, 1)) / 2, cross, energy
 
 
 def _channel_rows(array: Array, g: int, m: int) -> Float64Array:

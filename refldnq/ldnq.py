@@ -534,11 +534,9 @@ def _quantize_layer(
     codebook = settings.levels.get(name, settings.codebook)
     blocks, wanted = hessian.blocks, packed
     behind = follower(network, name)
-    counts = None
     absorbs = settings.absorb and (behind.norm is not None or "bias" in network.params[name])
     followed: DriftProblem | None = None
     if settings.target != "weights":
-        counts = cascade.weights(name, behind, settings.closed_weight)
         followed = cascade.drift(
             network,
             name,
@@ -547,8 +545,9 @@ def _quantize_layer(
             images=settings.hessian_images,
             bias=bias,
             centred=absorbs,
-            behind=behind if settings.target == "block" else None,
-            weights=counts,
+            behind=behind,
+            block=settings.target == "block",
+            closed=settings.closed_weight,
         )
         blocks, wanted = followed.H, followed.W
     own = how = settings.resolved
@@ -561,7 +560,7 @@ def _quantize_layer(
     if how is not own and not codebook.has_zero and not (np.asarray(solved.alpha) > 0).all():
         # A channel without a scale is 0, and this set has no code for it: one scale for all channels.
         solved = solve(blocks, wanted, codebook, own, **weighted)
-    solution = solved if counts is None else _regrouped(solved, packed.shape)
+    solution = solved if wanted.shape == packed.shape else _regrouped(solved, packed.shape)
     extras: dict[str, Any] = {}
     if certificates and weights is None:
         extras |= _certificate(blocks, wanted, codebook, solved)

@@ -15,18 +15,21 @@ from refldnq import ldnq as ldnq_module
 from refldnq._plain import plain
 from refldnq._typing import Array
 from refldnq.drift import drift_problem
+from refldnq.follower import relu_behind
 from refldnq.hessian import layer_error
-from refldnq.importance import open_entries, row_weights, weighted_drift_problem
+from refldnq.importance import open_drift_problem
 from refldnq.layers import Linear, ReLU
 from refldnq.ldnq import LdnqSettings, Progress
 from refldnq.network import Network, Node
 from refldnq.solvers.base import get_solver
 from refldnq.update import UpdateSettings
 
+CLOSED = 0.25
 
-def weighted_setup(kind: str) -> tuple[Any, ...]:
+
+def open_setup(kind: str) -> tuple[Any, ...]:
     layer, x_hat, z, W_new, rng = setup(kind, False)
-    return layer, x_hat, z, rng.uniform(0.0, 2.0, z.shape) * (rng.random(z.shape) < 0.7), W_new, rng
+    return layer, x_hat, z, rng.random(z.shape) < 0.4, W_new, rng
 
 
 def by_column(W: Array) -> Array:
@@ -34,18 +37,24 @@ def by_column(W: Array) -> Array:
     return W.transpose(0, 2, 1).reshape(g * m, d, 1)
 
 
+def weights_of(opened: Array, closed: float = CLOSED) -> Array:
+    weights = np.where(opened, 1.0, closed)
+    return np.asarray(weights / weights.mean(axis=(0, *range(2, opened.ndim)), keepdims=True))
+
+
 def objective_gap(kind: str, centred: bool) -> float:
     """By how much the problem's objective and weighted least squares differ by more than a constant."""
-    layer, x_hat, z, weights, W_new, rng = weighted_setup(kind)
-    batches = [(x_hat[a:b], z[a:b], weights[a:b]) for a, b in ((0, 7), (7, 20))]
-    problem = weighted_drift_problem(layer, batches, W_new, ridge=0.03, centred=centred)
-    differences = []
+    layer, x_hat, z, opened, W_new, rng = open_setup(kind)
+    batches = [(x_hat[a:b], z[a:b], opened[a:b]) for a, b in ((0, 7), (7, 20))]
+    problem = open_drift_problem(layer, batches, W_new, closed=CLOSED, ridge=0.03, centred=centred)
+    weights, differences, axes = weights_of(opened), [], (0, *range(2, z.ndim))
     for _ in range(4):
         G = rng.standard_normal(W_new.shape)
         left = z - apply(layer, G, x_hat, False)
         if centred:
-            axes = (0, *range(2, z.ndim))
-            left = left - (weights * left).sum(axes, keepdims=True) / weights.sum(axes, keepdims=True)
+            best = (weights * left).sum(axes, keepdims=True) / weights.sum(axes, keepdims=True)
+            assert np.allclose(problem.constant(by_column(G)).ravel(), best.ravel(), rtol=0, atol=1e-11)
+            left = left - best
         whole = float((weights * left**2).sum()) / 20
         assert problem.error(by_column(G)) == pytest.approx(whole, rel=1e-10)
         whole += 0.5 * problem.epsilon * float(((G - W_new) ** 2).sum())
@@ -66,53 +75,59 @@ def test_the_objective_is_weighted_least_squares(
         raise AssertionError
 
 
-def test_a_wrong_weight_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(np, "sqrt", lambda count: count)  # the Hessian's weights squared
+def test_rows_of_another_channel_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    compress = np.compress
+    monkeypatch.setattr(np, "compress", lambda which, a, axis: compress(which[::-1], a, axis=axis))
     with pytest.raises(AssertionError):
         assert objective_gap("conv", False) <= 1e-10
 
 
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_equal_weights_are_the_problem_without(kind: str, centred: bool) -> None:
-    layer, x_hat, z, _, W_new, _ = weighted_setup(kind)
-    ones = weighted_drift_problem(layer, [(x_hat, z, np.ones_like(z))], W_new, centred=centred)
-    plain = drift_problem(layer, [(x_hat, z)], W_new, centred=centred)
+def test_what_counts_alike_is_the_problem_without(kind: str, centred: bool) -> None:
+    layer, x_hat, z, opened, W_new, _ = open_setup(kind)
+    plain_problem = drift_problem(layer, [(x_hat, z)], W_new, centred=centred)
     m = W_new.shape[2]
-    assert ones.epsilon == pytest.approx(plain.epsilon, rel=1e-12)
-    assert np.allclose(ones.H, np.repeat(plain.H, m, axis=0), rtol=1e-11, atol=1e-11)
-    assert np.allclose(ones.W, by_column(plain.W), rtol=1e-9, atol=1e-9)
-    G = np.random.default_rng(0).standard_normal(W_new.shape)
-    assert np.allclose(ones.constant(by_column(G)).ravel(), plain.constant(G).ravel(), rtol=0, atol=1e-11)
+    every, none = np.ones_like(opened), np.zeros_like(opened)
+    for mask, closed in ((opened, 1.0), (every, 0.3), (none, 0.3), (none, 1e-6)):
+        same_rows = open_drift_problem(layer, [(x_hat, z, mask)], W_new, closed=closed, centred=centred)
+        assert same_rows.epsilon == pytest.approx(plain_problem.epsilon, rel=1e-12)
+        assert np.allclose(same_rows.H, np.repeat(plain_problem.H, m, axis=0), rtol=1e-11, atol=1e-11)
+        assert np.allclose(same_rows.W, by_column(plain_problem.W), rtol=1e-9, atol=1e-9)
 
 
-def test_rows_without_weight_say_nothing() -> None:
-    layer, x_hat, z, weights, W_new, rng = weighted_setup("conv")
-    other = np.where(weights == 0, 100 * rng.standard_normal(z.shape), z)
-    one, two = (weighted_drift_problem(layer, [(x_hat, t, weights)], W_new, centred=True) for t in (z, other))
-    assert np.array_equal(one.H, two.H) and np.allclose(one.W, two.W, rtol=1e-12, atol=1e-13)
+def test_closed_rows_say_little() -> None:
+    layer, x_hat, z, opened, W_new, rng = open_setup("conv")
+    other = np.where(opened, z, z + rng.standard_normal(z.shape))
+    changes = []
+    for closed in (1.0, 1e-9):
+        one, two = (
+            open_drift_problem(layer, [(x_hat, t, opened)], W_new, closed=closed, centred=True)
+            for t in (z, other)
+        )
+        assert np.array_equal(one.H, two.H)
+        changes.append(float(np.abs(one.W - two.W).max()))
+    assert changes[1] <= 1e-6 * changes[0]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x, z, w: (x, z, w[:, :1]), "`weights` must have shape"),
-        (lambda x, z, w: (x, z[:, :1], w), "`z` must have shape"),
-        (lambda x, z, w: (x, z, -w), "`weights` must not be negative"),
-        (lambda x, z, w: (x, z, np.full_like(w, np.nan)), "`weights`"),
-        (lambda x, z, w: (x, np.full_like(z, np.inf), w), "`z`"),
-        (lambda x, z, w: (x, z, 0 * w), "`weights` must be positive somewhere in every channel"),
+        (lambda x, z, o: (x, z, o[:, :1]), "`opened` must have shape"),
+        (lambda x, z, o: (x, z[:, :1], o), "`z` must have shape"),
+        (lambda x, z, o: (np.full_like(x, np.nan), z, o), "`x`"),
+        (lambda x, z, o: (x, np.full_like(z, np.inf), o), "`z`"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(change: Any, message: str) -> None:
-    layer, x_hat, z, weights, W_new, _ = weighted_setup("conv")
+def test_rows_that_do_not_fit_are_refused(change: Any, message: str) -> None:
+    layer, x_hat, z, opened, W_new, _ = open_setup("conv")
     with pytest.raises(ValueError, match=message):
-        weighted_drift_problem(layer, [change(x_hat, z, weights)], W_new, centred=True)
+        open_drift_problem(layer, [change(x_hat, z, opened)], W_new, closed=0.5)
     with pytest.raises(ValueError, match="at least one image"):
-        weighted_drift_problem(layer, [], W_new)
-
-
-# ---------------------------------------------------------------------- what counts
+        open_drift_problem(layer, [], W_new, closed=0.5)
+    for closed, message in ((0.0, "`closed`"), (1.5, "`closed` must be at most 1"), (np.nan, "`closed`")):
+        with pytest.raises(ValueError, match=message):
+            open_drift_problem(layer, [(x_hat, z, opened)], W_new, closed=closed)
 
 
 def chain() -> Network:
@@ -130,40 +145,11 @@ def images() -> Array:
     return np.random.default_rng(1).standard_normal((24, 2, 4, 4))
 
 
-def test_open_entries_are_those_that_the_relu_lets_through(images: Array) -> None:
+def test_a_relu_counts_where_it_alone_takes_the_output() -> None:
     network = chain()
-    live = network.start(images)
-    opened = open_entries(network, live, 0, "add")
-    assert opened is not None and 0 < opened.mean() < 1
-    stop = network.position("relu2") + 1
-    through = network.advance(live, 0, stop)["relu2"]
-    assert np.array_equal(opened, through > 0)
-    assert open_entries(network, live, 0, "bn2") is None  # a sum takes it
-    assert open_entries(network, live, 0, "relu1") is None  # two take it
-    assert open_entries(network, live, 0, "fc") is None  # none
-
-
-def test_row_weights_have_mean_one_in_every_channel(images: Array) -> None:
-    network = chain()
-    parts = [network.start(images[:10]), network.start(images[10:])]
-    weights, opened = (
-        row_weights(network, parts, 0, "add", closed=0.25),
-        open_entries(network, network.start(images), 0, "add"),
-    )
-    assert weights is not None and opened is not None and weights.shape == (24, 4, 4, 4)
-    assert np.allclose(weights.mean(axis=(0, 2, 3)), 1.0, rtol=1e-5)
-    for own, on in zip(weights.transpose(1, 0, 2, 3), opened.transpose(1, 0, 2, 3), strict=True):
-        assert len(np.unique(own)) == 2
-        assert own[~on].max() == pytest.approx(0.25 * own[on].min(), rel=1e-6)
-
-
-def test_without_a_relu_or_a_difference_there_are_no_weights(images: Array) -> None:
-    network = chain()
-    assert row_weights(network, [network.start(images)], 0, "fc", closed=0.5) is None
-    assert row_weights(network, [network.start(images)], 0, "add", closed=1.0) is None
-    for closed, message in ((0.0, "`closed`"), (1.5, "`closed` must be at most 1"), (np.nan, "`closed`")):
-        with pytest.raises(ValueError, match=message):
-            row_weights(network, [], 0, "add", closed=closed)
+    found = {name: relu_behind(network, name) for name in ("bn1", "add", "bn2", "relu1", "fc")}
+    # A sum takes bn2; two nodes, none of them a ReLU, take relu1; nothing takes fc.
+    assert found == {"bn1": True, "add": True, "bn2": False, "relu1": False, "fc": False}
 
 
 # ---------------------------------------------------------------------- in Algorithm 1
@@ -181,8 +167,7 @@ def weighted_drift(network: Network, images: Array, weights: Array, G: Array) ->
 def test_the_objective_is_the_weighted_drift(images: Array) -> None:
     network = chain()
     result = run(network, images, replace(BARE, ridge=1e-12, closed_weight=0.5))
-    weights = np.where(network.advance(network.start(images), 0, 2)["bn1"] > 0, 1.0, 0.5)
-    weights = weights / weights.mean(axis=(0, 2, 3), keepdims=True)
+    weights = weights_of(network.advance(network.start(images), 0, 2)["bn1"] > 0, 0.5)
     G = result.quantized["conv1"].weight()
     error = weighted_drift(network, images, weights, G)
     # The layer's own weight is without drift, so the constant is zero.
