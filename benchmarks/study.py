@@ -40,6 +40,9 @@ DRIFT = f"{BASE},solver=anneal,target=drift"
 BLOCK = f"{BASE},solver=anneal,target=block,absorb=true,weights=false"
 """Beyond the paper: the layers follow the original network."""
 
+BEST = changes_from_defaults(profile_settings("best"))
+"""The profile; what follows it in a variant changes it."""
+
 VARIANTS = (
     BASE,
     "epochs=8,copies=8,pool=8",
@@ -64,9 +67,6 @@ VARIANTS = (
     f"{DRIFT},weights=false,final_epochs=32",
     f"{DRIFT},weights=false,absorb=true",
     BLOCK,
-    f"{BLOCK},closed_weight=0.2",
-    f"{BLOCK},hessian_versions=4",
-    f"{BLOCK},closed_weight=0.2,hessian_versions=4",
     f"{BLOCK},cascades=2",
     f"{BLOCK},final_epochs=32",
     f"{BLOCK},final_epochs=32,mix=0.5",
@@ -74,6 +74,22 @@ VARIANTS = (
     f"{BLOCK},final_epochs=32,ridge=0.001",
     f"{BLOCK},final_epochs=32,ridge=0.1",
     "epochs=16,copies=16,pool=96",
+    BEST,
+    f"{BEST},closed_weight=1",
+    f"{BEST},hessian_versions=1",
+    f"{BEST},hessian_versions=2",
+    f"{BEST},epochs=8,copies=8",
+    f"{BEST},final_epochs=32",
+    f"{BEST},cascades=2",
+    f"{BEST},ridge=0.1",
+    f"{BEST},intermediate=1",
+    f"{BEST},mix=0.5",
+    f"{BEST},learning_rate=0.003",
+    f"{BEST},batch_size=25",
+    f"{BEST},statistics=running",
+    f"{BEST},weights=true",
+    f"{BEST},solver=admm_plus",
+    f"{BEST},flip=false",
 )
 """What is compared; every variant is a change of the defaults."""
 

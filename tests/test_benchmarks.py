@@ -419,7 +419,7 @@ def test_an_accuracy_row(load: Load, tmp_path: Path, method: str) -> None:
 
 def test_an_accuracy_row_of_the_profile_best(load: Load, tmp_path: Path) -> None:
     accuracy, store = load("accuracy"), load("store").Store(tmp_path / "rows.json")
-    quick = ["epochs=1", "copies=1", "final_epochs=1", "solver=admm_plus"]
+    quick = ["epochs=2", "copies=2", "final_epochs=1", "solver=admm_plus"]
     settings = load("published").ldnq_settings(quick, accuracy.base_of("best"))
     assert settings.absorb and settings.target == "block"
     data, test = tiny_data(60, 1), tiny_data(40, 2)
@@ -429,7 +429,7 @@ def test_an_accuracy_row_of_the_profile_best(load: Load, tmp_path: Path) -> None
         key = accuracy.key_of("tiny", "best", asked, data)
         rows[name] = accuracy.run(store, key, tiny_model(), data, test, asked)["result"]
     assert len(store.rows()) == 3  # three keys
-    changes = "solver=admm_plus,final_epochs=1,epochs=1,copies=1"
+    changes = "solver=admm_plus,final_epochs=1,epochs=2,copies=2"
     assert rows["plain"]["changes"] == changes
     assert rows["channels"]["changes"] == f"{changes},per channel"
     assert rows["budget"]["changes"] == f"2.0 bits in the mean,{changes}"

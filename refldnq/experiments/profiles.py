@@ -38,8 +38,10 @@ def profile_settings(name: Profile, codebook: Codebook | None = None) -> LdnqSet
     ``best`` was chosen by ``benchmarks/study.py`` on ResNet-20, on training images alone;
     ``benchmarks/README.md`` has its numbers and says for every setting which runs speak for it, or that none
     does. Layers follow the reference network's pre-activations, and its sums behind
-    residual branches; batch normalization takes over each channel's scale and mean, so it alone moves in the
-    update; the solver is `anneal`.
+    residual branches, less closely where its ReLUs are closed, on four versions of every image; batch
+    normalization takes over each channel's scale and mean, so it alone moves in the update; the solver is
+    `anneal`. What the updates between the layers move is replaced, or moved again by the last one: they are
+    short, and it is long.
 
     Examples
     --------
@@ -54,7 +56,9 @@ def profile_settings(name: Profile, codebook: Codebook | None = None) -> LdnqSet
             solver="anneal",
             target="block",
             absorb=True,
-            update=UpdateSettings(weights=False),
-            final_epochs=32,
+            closed_weight=0.2,
+            hessian_versions=4,
+            update=UpdateSettings(weights=False, epochs=1, copies=1),
+            final_epochs=96,
         )
     return LdnqSettings(codebook=codebook, profile=name)

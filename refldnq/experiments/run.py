@@ -587,6 +587,8 @@ def direct_settings(settings: LdnqSettings) -> LdnqSettings:
         solver_settings=how,
         target="weights",
         absorb=False,
+        closed_weight=1.0,
+        hessian_versions=1,
         channel_weights="none",
         update=None,
         reestimate="none",
