@@ -65,9 +65,13 @@ def test_hyper_parameters_survive_json(case: Case) -> None:
         (BatchNorm(5), (5, 5, 2, 2), "train"),
         (MaxPool2d(2), (5, 20, 4, 4), "eval"),
         (AvgPool2d(2), (5, 20, 4, 4), "eval"),
-        (ReLU(), (5, 20000), "eval"),
+        (BatchNorm(5), (5, 5, 2, 2), "eval"),
+        (ReLU(), (5, 77), "eval"),
+        (Add(), (5, 77), "eval"),
+        (GlobalAvgPool(), (5, 3, 17, 31), "eval"),
+        (SubsampleShortcut(2, 5), (5, 2, 5, 7), "eval"),
     ],
-    ids=["conv", "batchnorm", "maxpool", "avgpool", "relu"],
+    ids=lambda value: type(value).__name__ if isinstance(value, Layer) else None,
 )
 def test_chunks_do_not_change_results(
     layer: Layer, shape: Shape, mode: Mode, parts: int, monkeypatch: pytest.MonkeyPatch
@@ -81,11 +85,61 @@ def test_chunks_do_not_change_results(
         grads, dp = layer.backward(params, v, tape)
         return [y, *grads, *dp.values()]
 
+    monkeypatch.setattr(threads, "STREAM", 1)  # else work as small as this is not split
     monkeypatch.setattr(threads, "thread_count", lambda: 1)
     one = results()
     monkeypatch.setattr(threads, "thread_count", lambda: parts)
+    assert len(threads.chunks(shape[0], threads.worth(1))) == parts
     for got, want in zip(results(), one, strict=True):
-        close(got, want, 1e-13)
+        close(got, want, 1e-13 if isinstance(layer, Conv2d) else 0.0)  # its sums follow the chunks
+
+
+@pytest.mark.parametrize("size", [1, 255, 257, 1000])
+def test_global_average_pool_rounds_a_sum_in_float64(size: int) -> None:
+    """10^8 and many ones: a sum in float32 would lose the ones."""
+    x = np.ones((1, 1, 1, size), np.float32)
+    x[..., 0] = 1e8
+    y, _ = GlobalAvgPool().forward({}, x)
+    assert y.dtype == np.float32
+    assert y.ravel()[0] == np.float32((1e8 + size - 1) / size)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (ReLU(), (4, 3, 5, 7)),
+        (Add(), (4, 3, 5, 7)),
+        (BatchNorm(3), (4, 3, 5, 7)),
+        (GlobalAvgPool(), (4, 3, 5, 7)),
+        (SubsampleShortcut(3, 6), (4, 3, 5, 7)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Layer) else None,
+)
+def test_strides_change_no_bit(layer: Layer, shape: Shape, dtype: Any) -> None:
+    """A view with gaps, and another order of axes, in place of inputs and gradients in one piece."""
+    rng = np.random.default_rng(9)
+    params = {key: rng.random(size).astype(dtype) for key, size in layer.parameter_shapes().items()}
+    x = rng.standard_normal(shape).astype(dtype)
+    v = rng.standard_normal((shape[0], *layer.output_shape(shape[1:]))).astype(dtype)
+
+    def results(x: Array, v: Array) -> list[Array]:
+        y, tape = layer.forward(params, *([x, x] if isinstance(layer, Add) else [x]))
+        grads, dp = layer.backward(params, v, tape)
+        return [y, *grads, *dp.values()]
+
+    def gaps(a: Array) -> Array:
+        wide = np.full((*a.shape[:-1], 2 * a.shape[-1]), np.nan, dtype)
+        wide[..., ::2] = a
+        return wide[..., ::2]
+
+    def turned(a: Array) -> Array:
+        return np.ascontiguousarray(a.T).T
+
+    for view in (gaps, turned):
+        for got, want in zip(results(view(x), view(v)), results(x, v), strict=True):
+            assert got.dtype == dtype
+            assert np.array_equal(got, want)
 
 
 # ---------------------------------------------------------------------- exact identities

@@ -8,13 +8,10 @@ from functools import partial
 import numpy as np
 
 from refldnq._checks import check_float, check_shape
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_chunks, worth
 from refldnq._typing import Array, Params, Shape
 from refldnq.layers.base import Layer, Mode, Tape
 from refldnq.layers.geometry import batched
-
-_GRAIN = 1 << 15
-"""Least number of entries a thread; chosen here, as for `ReLU`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Add(Layer):
         for x in inputs[1:]:
             total = np.empty(x.shape, x.dtype)
             flat = tuple(np.ascontiguousarray(part).ravel() for part in (y, x, total))
-            run_chunks(partial(_add, flat), x.size, grain=_GRAIN)
+            run_chunks(partial(_add, flat), x.size, grain=worth(1))
             y = total
         return y
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refldnq._checks import check_integer, check_number, check_shape
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_chunks, worth
 from refldnq._typing import Array, Float64Array, Params, Shape
 from refldnq.layers.base import Layer, Mode, Tape, same_dtype
 
@@ -126,20 +126,33 @@ class BatchNorm(Layer):
         from refldnq._kernels import batchnorm as kernels
 
         rows = _rows(x)
-        if rows.shape[0] * rows.shape[2] < 2:
+        count = rows.shape[0] * rows.shape[2]
+        if count < 2:
             raise ValueError("`x` must hold at least two values a channel in train mode, got one.")
-        mean, variance = np.empty(self.features), np.empty(self.features)
-        run_chunks(lambda _, a, e: kernels.moments(rows, mean, variance, a, e), self.features)
+        means, scatter = np.empty(rows.shape[:2]), np.empty(rows.shape[:2])
+        run_chunks(
+            lambda _, a, e: kernels.moments(rows, means, scatter, a, e),
+            rows.shape[0],
+            grain=worth(prod(rows.shape[1:])),
+        )
+        mean = means.mean(axis=0)
+        between = rows.shape[2] * ((means - mean) ** 2).sum(axis=0)
+        variance = (scatter.sum(axis=0) + between) / count
         return mean, variance
 
-    def _sums(self, dy: Array, tape: _Tape) -> tuple[Float64Array, Float64Array]:
-        # Sums over the batch of dy and of dy (x - mean), by channel.
+    def _sums(self, dy: Array, tape: _Tape, scale: Array, dx: Array) -> tuple[Float64Array, Float64Array]:
+        # Sums over the batch of dy and of dy (x - mean), by channel; also dx = scale dy, unless dx is empty.
         from refldnq._kernels import batchnorm as kernels
 
-        rows, above = _rows(tape.x), _rows(dy)
-        total, products = np.empty(self.features), np.empty(self.features)
-        run_chunks(lambda _, a, e: kernels.sums(above, rows, tape.mean, total, products, a, e), self.features)
-        return total, products
+        rows, above, below = _rows(tape.x), _rows(dy), _rows(dx)
+        total, products = np.empty(rows.shape[:2]), np.empty(rows.shape[:2])
+        factor = scale.astype(dx.dtype)
+        run_chunks(
+            lambda _, a, e: kernels.sums(above, rows, tape.mean, total, products, factor, below, a, e),
+            rows.shape[0],
+            grain=worth(prod(rows.shape[1:])),
+        )
+        return total.sum(axis=0), products.sum(axis=0)
 
     def backward(
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
@@ -150,9 +163,10 @@ class BatchNorm(Layer):
         dy = np.ascontiguousarray(dy)
         inverse = self._inverse(t.variance)
         scale = params["weight"] * inverse
-        total = products = np.zeros(0)
-        if wrt_params or t.train:
-            total, products = self._sums(dy, t)
+        if not (wrt_params or t.train):
+            return ((_scale_shift(dy, scale, np.zeros(self.features)),) if wrt_inputs else ()), {}
+        dx = np.empty_like(t.x if wrt_inputs and not t.train else t.x[:0])
+        total, products = self._sums(dy, t, scale, dx)
         grads: dict[str, Array] = {}
         if wrt_params:
             grads["weight"] = (products * inverse).astype(t.x.dtype)
@@ -160,7 +174,7 @@ class BatchNorm(Layer):
         if not wrt_inputs:
             return (), grads
         if not t.train:
-            return (_scale_shift(dy, scale, np.zeros(self.features)),), grads
+            return (dx,), grads
         # dx = scale (dy - mean(dy) - x_hat mean(dy x_hat)): the mean and the variance move with x.
         count = t.x.size // self.features
         slope = -scale * products * inverse**2 / count
@@ -176,7 +190,7 @@ class BatchNorm(Layer):
         slope = np.zeros(self.features)
         shift = np.zeros(self.features)
         if t.train:
-            total, products = self._sums(np.ascontiguousarray(dx), t)
+            total, products = self._sums(np.ascontiguousarray(dx), t, scale, t.x[:0])
             count = t.x.size // self.features
             slope = -scale * products * inverse**2 / count
             shift = -scale * total / count - slope * t.mean
@@ -243,7 +257,11 @@ def _scale_shift(x: Array, scale: Array, shift: Array) -> Array:
     y = np.empty_like(x)
     source, target = _rows(x), _rows(y)
     factor, offset = scale.astype(x.dtype), shift.astype(x.dtype)
-    run_chunks(lambda _, a, e: kernels.scale_shift(source, factor, offset, target, a, e), x.shape[0])
+    run_chunks(
+        lambda _, a, e: kernels.scale_shift(source, factor, offset, target, a, e),
+        x.shape[0],
+        grain=worth(prod(x.shape[1:])),
+    )
     return y
 
 
@@ -253,5 +271,9 @@ def _combine(dy: Array, x: Array, scale: Array, slope: Array, shift: Array) -> A
     dx = np.empty_like(x)
     above, source, target = _rows(dy), _rows(x), _rows(dx)
     factor, tilt, offset = (a.astype(x.dtype) for a in (scale, slope, shift))
-    run_chunks(lambda _, a, e: kernels.combine(above, source, factor, tilt, offset, target, a, e), x.shape[0])
+    run_chunks(
+        lambda _, a, e: kernels.combine(above, source, factor, tilt, offset, target, a, e),
+        x.shape[0],
+        grain=worth(prod(x.shape[1:])),
+    )
     return dx

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refldnq._checks import check_float, check_shape
+from refldnq._kernels.threads import run_chunks, worth
 from refldnq._typing import Array, Params, Shape
 from refldnq.layers.base import Layer, Mode, Tape
 from refldnq.layers.geometry import check_image
@@ -47,19 +48,31 @@ class GlobalAvgPool(Layer):
         TypeError
             If the input is not float32 or float64.
         """
+        from refldnq._kernels import globalpool as kernels
+
         (x,) = inputs
         shape = (check_float("x", x).shape[0], *self.output_shape(x.shape[1:]))
-        # One axis of all pixels: NumPy then adds pairwise, with an error that grows with the logarithm only.
-        rows = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
-        return rows.mean(axis=2).reshape(shape), x.shape
+        y = np.empty(shape, x.dtype)
+        source, target = _planes(np.ascontiguousarray(x)), y.ravel()
+        run_chunks(
+            lambda _, a, e: kernels.means(source, target, a, e), target.size, grain=worth(source.shape[1])
+        )
+        return y, x.shape
 
     def backward(
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """The gradient, divided by the number of pixels, at every pixel."""
+        from refldnq._kernels import globalpool as kernels
+
         n, c, h, w = tape
         check_shape("dy", dy, (n, c, 1, 1))
-        return ((np.broadcast_to(dy / (h * w), tape).copy(),) if wrt_inputs else ()), {}
+        if not wrt_inputs:
+            return (), {}
+        dx = np.empty(tape, dy.dtype)
+        source, target = (dy / (h * w)).ravel(), _planes(dx)
+        run_chunks(lambda _, a, e: kernels.spread(source, target, a, e), n * c, grain=worth(h * w))
+        return (dx,), {}
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
         """The layer is linear."""
@@ -71,3 +84,8 @@ class GlobalAvgPool(Layer):
         r""":math:`1/\sqrt{hw}`, attained by constant channels."""
         _, h, w = shapes[0]
         return (float(1.0 / np.sqrt(h * w)) * (1 + 1e-15),)
+
+
+def _planes(x: Array) -> Array:
+    n, c, h, w = x.shape
+    return x.reshape(n * c, h * w)

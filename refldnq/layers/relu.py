@@ -7,12 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from refldnq._checks import check_shape
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_chunks, worth
 from refldnq._typing import Array, Params, Shape
 from refldnq.layers.base import Layer, Mode, Tape
-
-_GRAIN = 1 << 15
-"""Least number of entries a thread; chosen here: below about 30,000 the thread costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class ReLU(Layer):
         x = np.ascontiguousarray(inputs[0])
         y = np.empty_like(x)
         source, target = x.ravel(), y.ravel()
-        run_chunks(lambda _, a, e: elementwise.relu(source, target, a, e), x.size, grain=_GRAIN)
+        run_chunks(lambda _, a, e: elementwise.relu(source, target, a, e), x.size, grain=worth(1))
         return y, y
 
     def backward(
@@ -60,7 +57,7 @@ class ReLU(Layer):
         dx = np.empty_like(y)
         above, output, target = np.ascontiguousarray(dy).ravel(), y.ravel(), dx.ravel()
         run_chunks(
-            lambda _, a, e: elementwise.relu_backward(output, above, target, a, e), y.size, grain=_GRAIN
+            lambda _, a, e: elementwise.relu_backward(output, above, target, a, e), y.size, grain=worth(1)
         )
         return dx
 

@@ -1,0 +1,149 @@
+"""The pool of threads: every chunk once, errors passed on, nested and simultaneous calls, forks, an end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from refldnq._kernels import threads
+from refldnq._kernels.spin import spin
+
+
+@pytest.fixture(autouse=True)
+def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "thread_count", lambda: 4)
+
+
+def counted(count: int) -> tuple[np.ndarray, int]:
+    seen = np.zeros(count, np.int64)
+
+    def kernel(part: int, start: int, stop: int) -> None:
+        seen[start:stop] += 1
+
+    return seen, threads.run_chunks(kernel, count)
+
+
+def test_every_chunk_runs_once_and_is_done_on_return() -> None:
+    for pause in (0.0, 0.001):  # threads that are awake, threads that sleep
+        for _ in range(200 if not pause else 20):
+            seen, parts = counted(10)
+            assert parts == 4
+            assert seen.tolist() == [1] * 10
+            time.sleep(pause)
+
+
+def test_a_late_thread_loses_its_job_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that never wake up: the caller does everything itself and waits for nobody."""
+    monkeypatch.setattr(threads._Signal, "set", lambda self, value: self.word.__setitem__(0, value))
+    pool = threads._Pool()
+    monkeypatch.setattr(threads, "_pool", lambda: pool)
+    monkeypatch.setattr(threads._Worker, "_live", lambda self: None)
+    where: list[str] = []
+    threads.run_chunks(lambda part, start, stop: where.append(threading.current_thread().name), 4)
+    assert where == [threading.current_thread().name] * 4
+
+
+@pytest.mark.parametrize("failing", [0, 1, 3])
+def test_an_error_waits_for_the_other_chunks(failing: int) -> None:
+    ended: list[int] = []
+
+    def kernel(part: int, start: int, stop: int) -> None:
+        if part == failing:
+            raise RuntimeError(f"part {part}")
+        time.sleep(0.01)
+        ended.append(part)
+
+    with pytest.raises(RuntimeError, match=f"part {failing}"):
+        threads.run_chunks(kernel, 4)
+    assert sorted(ended) == sorted({0, 1, 2, 3} - {failing})
+    assert counted(9)[0].tolist() == [1] * 9  # and the threads still work
+
+
+def test_a_kernel_may_call_again() -> None:
+    seen = np.zeros((4, 8), np.int64)
+
+    def outer(part: int, start: int, stop: int) -> None:
+        def inner(_: int, first: int, last: int) -> None:
+            seen[start:stop, first:last] += 1
+
+        threads.run_chunks(inner, 8)
+
+    threads.run_chunks(outer, 4)
+    assert (seen == 1).all()
+
+
+def test_several_callers_at_once() -> None:
+    wrong: list[list[int]] = []
+
+    def call() -> None:
+        for _ in range(100):
+            seen, _ = counted(6)
+            if seen.tolist() != [1] * 6:
+                wrong.append(seen.tolist())
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(30)
+    assert not any(caller.is_alive() for caller in callers)
+    assert wrong == []
+
+
+def test_a_signal_is_seen_awake_and_asleep() -> None:
+    word = np.zeros(8, np.int64)
+    assert not spin(word, 1, 1000, 10)
+    word[0] = 2
+    assert spin(word, 1, 1, 10)
+    for delay in (0.0, 0.05):
+        signal = threads._Signal()
+        waiting = threading.Thread(target=signal.wait, args=(1,))
+        waiting.start()
+        time.sleep(delay)
+        signal.set(1)
+        waiting.join(10)
+        assert not waiting.is_alive()
+
+
+PROGRAM = """
+import os, sys
+import numpy as np
+from refldnq._kernels import threads
+
+def call():
+    y = np.zeros(8)
+    def kernel(part, start, stop):
+        y[start:stop] = 1
+    assert threads.run_chunks(kernel, 8) == 2
+    return y.sum()
+
+assert call() == 8
+child = os.fork()
+if not child:
+    code = 0 if call() == 8 else 1
+    sys.exit(code)  # with all that is done at the end of a program
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0
+print(call())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_has_threads_of_its_own_and_both_end() -> None:
+    environment = {**os.environ, "REFLDNQ_NUM_THREADS": "2"}
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "8.0\n"
+    assert ran.stderr == ""
