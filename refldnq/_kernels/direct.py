@@ -28,6 +28,10 @@ from refldnq._typing import Array, Shape
 BLOCK = 256
 """Positions of a partial sum of the weight's gradient (chosen here: their vectors of dy stay in cache)."""
 
+POSITIONS = 512
+"""Least number of positions in all images (chosen here: rearranging the weights then costs less than it
+saves, as measured with 64, 256 and 512 channels)."""
+
 Kernel = Callable[[int, int, int], None]
 """Treats the images start..stop as chunk `part`; called with (part, start, stop)."""
 
@@ -164,26 +168,27 @@ def _in_blocks(weight: Array) -> Array:
     return np.ascontiguousarray(blocks.swapaxes(2, 3)).reshape(-1)
 
 
-def suits_outputs(outputs: int, geometry: Shape) -> bool:
-    """Whether this is the way for a convolution with so many outputs a group, or is for its input's gradient.
+def suits_forward(y: Array, groups: int, geometry: Shape) -> bool:
+    """Whether this is the way to `y`, the outputs of a convolution or the gradient of its inputs.
 
-    The outputs must fill a tile. Kernels of one tap have no patches to avoid: the BLAS is as fast for many
-    channels and faster for few (measured at 1 to 512 channels, 1 to 112 columns).
+    The channels of a group must fill a tile, and the positions pay for the rearranged weights. A kernel of
+    one tap has no patches to avoid: the BLAS is as fast for many channels and faster for few.
     """
-    return outputs >= OUTPUTS and geometry[0] * geometry[1] > 1
+    n, channels, h, w = y.shape
+    return n * h * w >= POSITIONS and channels // groups >= OUTPUTS and geometry[0] * geometry[1] > 1
 
 
-def suits_inputs(weight: Array, channels: int, geometry: Shape) -> bool:
-    """Whether this is the way for the gradient of an input with so many channels a group.
+def suits_input_gradient(dx: Array, weight: Array, geometry: Shape) -> bool:
+    """Whether this is the way to the gradient of the input.
 
-    The zeros around dy meet every weight; only finite ones leave the sums as they are.
+    The zeros around dy meet every weight: only finite ones leave the sums as they are.
     """
-    return suits_outputs(channels, geometry) and bool(np.isfinite(weight).all())
+    return suits_forward(dx, weight.shape[0], geometry) and bool(np.isfinite(weight).all())
 
 
-def suits_weights(outputs: int, geometry: Shape, itemsize: int) -> bool:
-    """Whether this is the way for the weight's gradient: the outputs of a group must fill a vector."""
-    return outputs >= WIDTH // itemsize and geometry[0] * geometry[1] > 1
+def suits_weight_gradient(weight: Array, geometry: Shape) -> bool:
+    """Whether this is the way to the gradient of the weight: the outputs of a group must fill a vector."""
+    return weight.shape[1] * weight.itemsize >= WIDTH and geometry[0] * geometry[1] > 1
 
 
 def forward(x: Array, weight: Array, bias: Array, y: Array, geometry: Shape) -> Kernel:

@@ -140,7 +140,7 @@ class Conv2d(LinearMap):
 
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
         matrix, geometry = self._matrix(weight), self._geometry
-        if direct.suits_outputs(matrix.shape[1], geometry):
+        if direct.suits_forward(y, self.groups, geometry):
             run_chunks(direct.forward(x, matrix, bias, y, geometry), x.shape[0])
         else:
             run_chunks(
@@ -188,10 +188,10 @@ class Conv2d(LinearMap):
         work = []
         # What is left to the kernel of patches; an empty array is not computed.
         left = {"dx": dx, "dweight": dweight, "dbias": dbias}
-        if wrt_params and direct.suits_weights(matrix.shape[1], geometry, x.itemsize):
+        if wrt_params and direct.suits_weight_gradient(matrix, geometry):
             work.append(direct.weight_gradient(x, dy, dweight, dbias, geometry))
             left.update(dweight=dweight[..., :0], dbias=dbias[..., :0])
-        if wrt_inputs and direct.suits_inputs(matrix, self.in_channels // self.groups, geometry):
+        if wrt_inputs and direct.suits_input_gradient(dx, matrix, geometry):
             work.append(direct.input_gradient(matrix, dy, dx, geometry))
             left.update(dx=dx[:0])
         by_patches = any(array.size for array in left.values())
