@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import geometry
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,15 +124,14 @@ def test_any_number_of_channels(channels: int, outputs: int, width: int, dtype: 
 
 @given(problems(most_channels=5))
 def test_the_output_is_that_of_seven_loops(given: Problem) -> None:
-    layer, window = given.layer, given.layer.window
+    layer = given.layer
     few = dataclasses.replace(given, x=given.x[:1, ..., :7], dy=given.dy[:1])
-    if min(window.output(*few.x.shape[2:])) < 1:
+    if min(layer.window.output(*few.x.shape[2:])) < 1:
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(direct, "POSITIONS", 1)
         y = layer.forward(few.params, few.x)[0]
-    geometry = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
-    twin = naive.conv2d(few.x, few.params["weight"], few.params.get("bias"), **geometry, groups=layer.groups)
+    twin = naive.conv2d(few.x, few.params["weight"], few.params.get("bias"), **geometry(layer))
     assert np.array_equal(y, twin)
 
 
@@ -152,7 +152,10 @@ def test_rounding_is_that_of_one_sum(stride: int, dtype: str) -> None:
     """An output is a sum of d terms: at most d roundings of the sum of the terms' absolute values."""
     rng = np.random.default_rng(1)
     given = problem(Conv2d(20, 24, 3, stride, padding=1), (9, 21), 4, dtype)
-    normal = lambda array: rng.standard_normal(array.shape).astype(dtype)  # noqa: E731
+
+    def normal(array: Array) -> Array:
+        return rng.standard_normal(array.shape).astype(dtype)
+
     params = {name: normal(array) for name, array in given.params.items()}
     given = Problem(given.layer, normal(given.x), params, normal(given.dy))
     sizes = Problem(
@@ -257,7 +260,8 @@ def test_the_rule(dtype: str) -> None:
 
     assert asked(tiles.OUTPUTS, lanes) == everything
     assert asked(tiles.OUTPUTS - 1, lanes) == everything - {"input_gradient"}
-    assert asked(tiles.OUTPUTS, lanes - 1) == everything - {"weight_gradient"}
+    assert "weight_gradient" not in asked(tiles.OUTPUTS, lanes - 1)
+    assert asked(tiles.OUTPUTS, tiles.OUTPUTS) >= {"forward", "input_gradient"}
     assert asked(tiles.OUTPUTS, tiles.OUTPUTS - 1) == {"input_gradient"}
     assert asked(tiles.OUTPUTS, lanes, n=n - 1) == {"weight_gradient"}
     assert asked(tiles.OUTPUTS, lanes, kernel=1) == set()

@@ -243,12 +243,11 @@ def _spread(x, i, stop, shape, layout, padded):  # type: ignore[no-untyped-def]
     # Write the images from the i-th on, as many as lie side by side. The padding around them is zero already.
     channels, h, w = shape
     rows, stride, cols, images, top, left = layout
-    begin = max(0, -left)
     for lane in range(min(images, stop - i)):
         for c in range(channels):
-            for r in range(max(0, -top), min(h, rows - top)):
+            for r in range(min(h, rows - top)):
                 for s in range(stride):
-                    col = begin + (s - begin - left) % stride
+                    col = (s - left) % stride
                     place = (col + left) // stride
                     source = uint64((((i + lane) * channels + c) * h + r) * w + col)
                     target = uint64((((c * rows + r + top) * stride + s) * cols + place) * images + lane)

@@ -1,4 +1,4 @@
-"""Two-dimensional convolution (cross-correlation) by im2col, with its exact Hessian."""
+"""Two-dimensional convolution (cross-correlation), with its exact Hessian."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class Conv2d(LinearMap):
     Notes
     -----
     Arrays: ``weight`` (out_channels, in_channels / groups, kh, kw) and, with a bias, ``bias``
-    (out_channels,). One image's patches are built in a buffer that stays in cache and multiplied by the
+    (out_channels,). Where there are enough channels, outputs are summed in registers from shifted vectors of the
+    padded image; elsewhere one image's patches are built in a buffer that stays in cache and multiplied by the
     packed weight.
 
     Examples
