@@ -244,14 +244,15 @@ def _spread(x, i, stop, shape, layout, padded):  # type: ignore[no-untyped-def]
     channels, h, w = shape
     rows, stride, cols, images, top, left = layout
     for lane in range(min(images, stop - i)):
-        for c in range(channels):
-            for r in range(min(h, rows - top)):
-                for s in range(stride):
-                    col = (s - left) % stride
-                    place = (col + left) // stride
+        for s in range(stride):
+            col = (s - left) % stride
+            place = (col + left) // stride
+            count = min((w - col + stride - 1) // stride, cols - place)
+            for c in range(channels):
+                for r in range(min(h, rows - top)):
                     source = uint64((((i + lane) * channels + c) * h + r) * w + col)
                     target = uint64((((c * rows + r + top) * stride + s) * cols + place) * images + lane)
-                    for _ in range(min((w - col + stride - 1) // stride, cols - place)):
+                    for _ in range(count):
                         padded[target] = x[source]
                         source += uint64(stride)
                         target += uint64(images)

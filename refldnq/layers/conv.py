@@ -49,9 +49,9 @@ class Conv2d(LinearMap):
     Notes
     -----
     Arrays: ``weight`` (out_channels, in_channels / groups, kh, kw) and, with a bias, ``bias``
-    (out_channels,). Where there are enough channels, outputs are summed in registers from shifted vectors of the
-    padded image; elsewhere one image's patches are built in a buffer that stays in cache and multiplied by the
-    packed weight.
+    (out_channels,). Where there are enough channels, outputs are summed in registers from shifted vectors of
+    the padded image; elsewhere one image's patches are built in a buffer that stays in cache and multiplied
+    by the packed weight.
 
     Examples
     --------
