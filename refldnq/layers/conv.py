@@ -1,4 +1,4 @@
-"""Two-dimensional convolution (cross-correlation) by im2col, with its exact Hessian."""
+"""Two-dimensional convolution (cross-correlation), with its exact Hessian."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ class Conv2d(LinearMap):
     Notes
     -----
     Arrays: ``weight`` (out_channels, in_channels / groups, kh, kw) and, with a bias, ``bias``
-    (out_channels,). One image's patches are built in a buffer that stays in cache and multiplied by the
-    packed weight.
+    (out_channels,). Where there are enough channels, outputs are summed in registers from shifted vectors of
+    the padded image; elsewhere one image's patches are built in a buffer that stays in cache and multiplied
+    by the packed weight.
 
     Examples
     --------
@@ -136,14 +137,18 @@ class Conv2d(LinearMap):
 
     def _apply(self, weight: Array, bias: Array, x: Array) -> Array:
         from refldnq._kernels import conv as kernels
+        from refldnq._kernels import direct
 
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
         matrix, geometry = self._matrix(weight), self._geometry
-        run_chunks(
-            lambda _, start, stop: kernels.forward(x, matrix, bias, y, geometry, start, stop),
-            x.shape[0],
-            blas=True,
-        )
+        if direct.suits_forward(y, self.groups, geometry):
+            run_chunks(direct.forward(x, matrix, bias, y, geometry), x.shape[0])
+        else:
+            run_chunks(
+                lambda _, start, stop: kernels.forward(x, matrix, bias, y, geometry, start, stop),
+                x.shape[0],
+                blas=True,
+            )
         return y
 
     def _bias_or_empty(self, params: Params, dtype: np.dtype[Any]) -> Array:
@@ -169,6 +174,7 @@ class Conv2d(LinearMap):
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """Gradients of the input, ``weight`` and ``bias``."""
         from refldnq._kernels import conv as kernels
+        from refldnq._kernels import direct
 
         x: Array = tape
         check_shape("dy", dy, (x.shape[0], *self.output_shape(x.shape[1:])))
@@ -180,11 +186,36 @@ class Conv2d(LinearMap):
         packed = (self.groups, self.patch_size, matrix.shape[1])
         dweight = np.zeros((parts, *(packed if wrt_params else (0, 0, 0))), x.dtype)
         dbias = np.zeros((parts, self.out_channels if wrt_params and self.bias else 0), x.dtype)
+        work = []
+        # What is left to the kernel of patches; an empty array is not computed.
+        left = {"dx": dx, "dweight": dweight, "dbias": dbias}
+        if wrt_params and direct.suits_weight_gradient(matrix, geometry):
+            work.append(direct.weight_gradient(x, dy, dweight, dbias, geometry))
+            left.update(dweight=dweight[..., :0], dbias=dbias[..., :0])
+        if wrt_inputs and direct.suits_input_gradient(dx, matrix, geometry):
+            work.append(direct.input_gradient(matrix, dy, dx, geometry))
+            left.update(dx=dx[:0])
+        by_patches = any(array.size for array in left.values())
+        if by_patches:
+            work.append(
+                lambda part, start, stop: kernels.backward(
+                    x,
+                    matrix,
+                    dy,
+                    left["dx"],
+                    left["dweight"][part],
+                    left["dbias"][part],
+                    geometry,
+                    start,
+                    stop,
+                )
+            )
 
         def kernel(part: int, start: int, stop: int) -> None:
-            kernels.backward(x, matrix, dy, dx, dweight[part], dbias[part], geometry, start, stop)
+            for one in work:
+                one(part, start, stop)
 
-        run_chunks(kernel, x.shape[0], blas=True)
+        run_chunks(kernel, x.shape[0], blas=by_patches)
         grads: dict[str, Array] = {}
         if wrt_params:
             grads["weight"] = self.unpack(dweight.sum(axis=0))["weight"]
