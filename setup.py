@@ -59,7 +59,7 @@ setup(
         "refldnq.verify": ["adapters/cpp/*.cpp", "adapters/rust/*.rs"],
     },
     include_package_data=False,
-    install_requires=["numpy>=2", "scipy", "numba", "h5py", "click", "rich", "threadpoolctl"],
+    install_requires=["numpy>=2", "scipy", "numba", "llvmlite", "h5py", "click", "rich", "threadpoolctl"],
     extras_require={
         "onnx": ONNX,
         "torch": ["torch"],
