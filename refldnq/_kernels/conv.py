@@ -48,7 +48,8 @@ def _zero_outside(row, ho, wo, rows, cols):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, fastmath=False)
-def _patches(x, first, channels, geometry, ho, wo, out):  # type: ignore[no-untyped-def]
+def patches_of(x, first, channels, geometry, ho, wo, out):  # type: ignore[no-untyped-def]
+    """Write to `out` (d, ho wo) the patches of channels first, first + 1, ... of an image x (c, h, w)."""
     kh, kw, sh, sw, top, left, dh, dw = geometry
     h, w = x.shape[1], x.shape[2]
     flat = sh == 1 and sw == 1 and wo == w
@@ -79,7 +80,7 @@ def _patches(x, first, channels, geometry, ho, wo, out):  # type: ignore[no-unty
 
 @njit(nogil=True, fastmath=False)
 def _add_patches(patches, first, channels, geometry, ho, wo, dx):  # type: ignore[no-untyped-def]
-    # The adjoint of _patches; overwrites the entries of `patches` that belong to the padding.
+    # The adjoint of patches_of; overwrites the entries of `patches` that belong to the padding.
     kh, kw, sh, sw, top, left, dh, dw = geometry
     h, w = dx.shape[1], dx.shape[2]
     flat = sh == 1 and sw == 1 and wo == w
@@ -117,7 +118,7 @@ def forward(x, weight, bias, y, geometry, start, stop):  # type: ignore[no-untyp
     patches = np.empty((d, ho * wo), x.dtype)
     for i in range(start, stop):
         for g in range(groups):
-            _patches(x[i], g * channels, channels, geometry, ho, wo, patches)
+            patches_of(x[i], g * channels, channels, geometry, ho, wo, patches)
             out = y[i, g * m : (g + 1) * m].reshape((m, ho * wo))
             np.dot(weight[g], patches, out)
             if bias.size:
@@ -141,7 +142,7 @@ def backward(x, weight, dy, dx, dweight, dbias, geometry, start, stop):  # type:
         for g in range(groups):
             rows = dy[i, g * m : (g + 1) * m].reshape((m, ho * wo))
             if dweight.size:
-                _patches(x[i], g * channels, channels, geometry, ho, wo, patches)
+                patches_of(x[i], g * channels, channels, geometry, ho, wo, patches)
                 np.dot(patches, rows.T, share)
                 dweight[g] += share
             if dbias.size:
@@ -150,22 +151,3 @@ def backward(x, weight, dy, dx, dweight, dbias, geometry, start, stop):  # type:
             if dx.size:
                 np.dot(weight[g].T, rows, patches)
                 _add_patches(patches, g * channels, channels, geometry, ho, wo, dx[i])
-
-
-@njit(nogil=True, fastmath=False)
-def gram(x, out, sums, geometry, ho, wo, start, stop):  # type: ignore[no-untyped-def]
-    """Add the patches' outer products, images start..stop, to `out` (g, d, d), their sum to `sums` (g, d).
-
-    Everything is in float64, whatever the type of `x`.
-    """
-    groups, d = sums.shape
-    channels = x.shape[1] // groups
-    patches = np.empty((d, ho * wo), np.float64)
-    share = np.empty((d, d), np.float64)
-    for i in range(start, stop):
-        for g in range(groups):
-            _patches(x[i], g * channels, channels, geometry, ho, wo, patches)
-            np.dot(patches, patches.T, share)
-            out[g] += share
-            for r in range(d):
-                sums[g, r] += patches[r].sum()

@@ -328,10 +328,18 @@ class Conv2d(LinearMap):
         parts = max(1, len(chunks(n)))
         blocks = np.zeros((parts, self.groups, d, d))
         sums = np.zeros((parts, self.groups, d))
-        geometry = self._geometry
-        run_chunks(
-            lambda part, a, e: kernels.gram(x, blocks[part], sums[part], geometry, ho, wo, a, e), n, blas=True
-        )
+        channels = self.in_channels // self.groups
+
+        def add(part: int, start: int, stop: int) -> None:
+            patches, share = np.empty((d, ho * wo)), np.empty((d, d))
+            for image in x[start:stop]:
+                for g in range(self.groups):
+                    kernels.patches_of(image, g * channels, channels, self._geometry, ho, wo, patches)
+                    # A matrix times its own transpose: NumPy has BLAS compute one triangle alone.
+                    blocks[part, g] += np.dot(patches, patches.T, out=share)
+                    sums[part, g] += patches.sum(axis=1)
+
+        run_chunks(add, n, blas=True)
         gram: Float64Array = blocks.sum(axis=0)
         gram = (gram + gram.transpose(0, 2, 1)) / 2  # exactly symmetric, whatever the BLAS rounds
         if not bias:
