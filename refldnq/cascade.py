@@ -14,7 +14,7 @@ from refldnq._checks import check_finite, check_float, check_shape
 from refldnq._typing import Array, Float64Array
 from refldnq.batches import advance, split
 from refldnq.drift import DriftProblem, drift_problem
-from refldnq.follower import Follower, relu_behind, wanted_branch
+from refldnq.follower import Follower, wanted_branch
 from refldnq.hessian import accumulate_hessian, layer_error
 from refldnq.importance import open_drift_problem
 from refldnq.layers.base import LinearMap
@@ -88,7 +88,8 @@ class Cascade:
         """The problem of layer `name`, at the cut, that follows the teacher on the first `images` images.
 
         What is followed is the teacher's pre-activation, or, with `block` and a sum `behind`, what makes the
-        sum the teacher's in spite of its other terms; where the teacher's ReLU is closed it counts `closed`.
+        sum the teacher's in spite of its other terms; where the teacher's ReLU behind is closed, which there
+        must be if `closed` is below 1, it counts that much.
         """
         node = student[name]
         assert isinstance(node.layer, LinearMap)
@@ -96,7 +97,6 @@ class Cascade:
         kept = None if bias else student.params[name].get("bias")
         count = len(self._all[:images])
         stop = behind.total or behind.norm or name
-        relu = closed < 1 and relu_behind(self.teacher, stop)
 
         def batches() -> Iterator[tuple[Array, Array, Array]]:
             for first in range(0, count, self.size):
@@ -106,7 +106,7 @@ class Cascade:
                 )
                 z, _ = node.layer.forward(self.teacher.params[name], reference[source])
                 opened = z
-                if relu:
+                if closed < 1:
                     end = self.teacher.position(stop) + 1
                     opened = self.teacher.advance(reference, self.cut, end)[stop] > 0
                 if block and behind.norm is not None and behind.total is not None:
@@ -115,7 +115,7 @@ class Cascade:
                     z = z - kept.reshape((1, -1) + (1,) * (z.ndim - 2))
                 yield live[source], z, opened
 
-        if relu:
+        if closed < 1:
             return open_drift_problem(
                 node.layer, batches(), W_new, closed=closed, ridge=ridge, centred=centred
             )

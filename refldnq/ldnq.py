@@ -23,7 +23,7 @@ from refldnq.codebook import Codebook, powers_of_two
 from refldnq.data.augment import augment
 from refldnq.drift import DriftProblem
 from refldnq.final import free_arrays, last_update
-from refldnq.follower import follower, normalization, take_over
+from refldnq.follower import follower, normalization, relu_behind, take_over
 from refldnq.hessian import Hessian, accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
 from refldnq.layers.batchnorm import BatchNorm
@@ -36,6 +36,10 @@ from refldnq.solvers.base import WEIGHTED, Solution, default_settings, get_solve
 from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
 from refldnq.update import Moving, UpdateResult, UpdateSettings, update
 from refldnq.versions import Versions
+
+CHANNEL_HESSIANS = 1 << 27
+"""Most entries of the Hessians of a layer's channels, 1 GiB (chosen here: solvers keep several such arrays;
+the largest of the CIFAR residual networks has 2**24)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +86,9 @@ class LdnqSettings:
         mirrored as the update's are. 1, as in the paper, is no augmentation. Not with `hessian_images`.
     closed_weight : float, optional
         With another target than ``weights``, how much an entry of the pre-activation counts where the
-        reference's ReLU behind it is closed, over 0 to 1. Below 1 every channel has a Hessian of its own
-        (module `importance`).
+        reference's ReLU is closed that alone takes it, or the batch normalization or the sum behind it; over
+        0 to 1. Below 1 every channel has a Hessian of its own (module `importance`), so layers for which
+        these have more than `CHANNEL_HESSIANS` entries are solved without; the report says so.
     reestimate : {'none', 'end'}, optional
         Whether batch normalization's running statistics are computed anew from the images after the last
         layer.
@@ -235,8 +240,7 @@ class LayerReport:
     zero_fraction : float
         Share of weights that are 0.
     error : float
-        E^l of (8): with the quantized prefix's inputs, against the updated weights; of all versions of the
-        images if there are several.
+        E^l of (8): with the quantized prefix's inputs, against the updated weights.
     relative_error : float
         E^l divided by its value at zero weights; infinite if that is 0 and E^l is not.
     objective : float
@@ -264,7 +268,7 @@ class LayerReport:
     notes : tuple of str
         What the solver has to say: fallbacks, degenerate inputs.
     rank, size : int
-        Rank of the Hessian's blocks and their rows, summed over the groups.
+        Rank of the Hessian's blocks and their rows, summed over the groups; as `error`, of all rows alike.
     condition : float
         Largest condition number of a block on its range.
     dead_inputs : int
@@ -329,12 +333,15 @@ class Progress:
         One a layer done, in each cascade; of a finished run those of the last one.
     total : int
         Number of layers to quantize, times the number of cascades.
+    pending : bool, optional
+        Whether all layers are done and what follows them, the last update or new statistics, is to come.
     """
 
     network: Network
     quantized: Mapping[str, QuantizedWeight]
     reports: tuple[LayerReport, ...]
     total: int
+    pending: bool = False
 
 
 def ldnq(
@@ -362,7 +369,8 @@ def ldnq(
         Draws the augmented copies and the order of the images. Every layer has its own stream, so a resumed
         run draws what an uninterrupted one does if the generator is seeded alike.
     on_layer : callable, optional
-        Called with the state after every layer; what it does with it (checkpoint, progress) is its business.
+        Called with the state after every layer, and once more if something follows the last one; what it does
+        with it (checkpoint, progress) is its business.
     resume : Progress, optional
         A state that `on_layer` was given in a run with the same network, images, settings and seed.
     held_out : Array, shape (any, *input_shape), optional
@@ -430,8 +438,12 @@ def ldnq(
         state = _quantize_layer(
             state, steps[index], cascade, watched, versions, settings, streams[index], certificates
         )
-        if index == len(steps) - 1:
-            state = _finish(state, cascade, settings, final_stream)
+        more = settings.final_epochs > 0 or settings.reestimate == "end"
+        state = replace(state, pending=more and index == len(steps) - 1)
+        if on_layer is not None:
+            on_layer(state)
+    if state.pending:
+        state = replace(_finish(state, cascade, settings, final_stream), pending=False)
         if on_layer is not None:
             on_layer(state)
     return replace(state, reports=_last_cascade(state.reports, len(names)))
@@ -521,11 +533,11 @@ def _quantize_layer(
     released = settings.profile == "released-2019"
     bias = "bias" in network.params[name] and (isinstance(layer, Linear) if released else settings.bias)
     cascade.move(network, position)
-    x_hat = cascade.live[network[name].inputs[0]]
-    exact = accumulate_hessian(
-        layer, split(x_hat[: settings.hessian_images], settings.batch_size), bias=bias
-    )  # step 2
+    x_hat, count = cascade.live[network[name].inputs[0]], settings.hessian_images or len(cascade.images)
+    exact = accumulate_hessian(layer, split(x_hat[:count], settings.batch_size), bias=bias)  # step 2
     hessian = exact
+    if settings.hessian_versions > 1 and settings.target == "weights":
+        hessian = accumulate_hessian(layer, split(x_hat, settings.batch_size), bias=bias)
     if released:
         images = min(HESSIAN_IMAGES, x_hat.shape[0])
         hessian = Hessian(blocks=released_hessian(layer, x_hat, bias=bias), images=images)
@@ -536,6 +548,10 @@ def _quantize_layer(
     behind = follower(network, name)
     absorbs = settings.absorb and (behind.norm is not None or "bias" in network.params[name])
     followed: DriftProblem | None = None
+    counts_open = settings.closed_weight < 1 and relu_behind(
+        cascade.teacher, behind.total or behind.norm or name
+    )
+    too_large = counts_open and packed.size * packed.shape[1] > CHANNEL_HESSIANS
     if settings.target != "weights":
         followed = cascade.drift(
             network,
@@ -547,7 +563,7 @@ def _quantize_layer(
             centred=absorbs,
             behind=behind,
             block=settings.target == "block",
-            closed=settings.closed_weight,
+            closed=settings.closed_weight if counts_open and not too_large else 1.0,
         )
         blocks, wanted = followed.H, followed.W
     own = how = settings.resolved
@@ -561,9 +577,12 @@ def _quantize_layer(
         # A channel without a scale is 0, and this set has no code for it: one scale for all channels.
         solved = solve(blocks, wanted, codebook, own, **weighted)
     solution = solved if wanted.shape == packed.shape else _regrouped(solved, packed.shape)
+    if too_large:
+        note = "closed ReLUs count like open ones: the Hessians of all channels would be too large"
+        solution = replace(solution, notes=(*solution.notes, note))
     extras: dict[str, Any] = {}
     if certificates and weights is None:
-        extras |= _certificate(blocks, wanted, codebook, solved)
+        extras |= _certificate(blocks, wanted, codebook, solved, quick=wanted.shape != packed.shape)
     if watched is not None:
         extras |= watched.errors(network, name, packed, solution.G, bias=bias)
     code = QuantizedWeight(codes=solution.codes, alpha=solution.alpha, values=solution.values, bias=bias)
@@ -679,10 +698,12 @@ def _channel_weights(network: Network, name: str) -> Float64Array | None:
 
 
 def _certificate(
-    blocks: Float64Array, packed: Float64Array, codebook: Codebook, solution: Solution
+    blocks: Float64Array, packed: Float64Array, codebook: Codebook, solution: Solution, *, quick: bool
 ) -> dict[str, float | None]:
     per_channel = np.ndim(solution.alpha) > 0
-    bound = lower_bound(blocks, packed, codebook, BoundSettings(per_channel=per_channel)).value
+    how = BoundSettings(per_channel=per_channel)
+    # With a Hessian for every channel Newton's method would take longer than all the rest.
+    bound = lower_bound(blocks, packed, codebook, replace(how, steps=0) if quick else how).value
     within = gap(solution.objective, bound)
     return {"lower_bound": bound, "gap": within if np.isfinite(within) else None}
 

@@ -9,7 +9,7 @@ cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -142,6 +142,17 @@ class UpdateSettings:
             raise ValueError(f"`validation` must be 0 if images are mixed, got {self.validation}.")
         if not (self.weights or self.affine):
             raise ValueError("`weights` or `affine` must be True: nothing would move.")
+
+    def lasting(self, epochs: int) -> UpdateSettings:
+        """So many epochs, each with a version of its own, as far as the pool goes, if these have that too.
+
+        Examples
+        --------
+        >>> UpdateSettings(epochs=1, copies=1).lasting(4).copies, UpdateSettings(copies=1).lasting(4).copies
+        (4, 1)
+        """
+        copies = self.pool if self.copies >= self.epochs else self.copies
+        return replace(self, epochs=epochs, copies=min(epochs, copies))
 
 
 @dataclass(frozen=True, slots=True)

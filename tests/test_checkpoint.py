@@ -95,6 +95,9 @@ def test_every_state_survives_and_ends_alike(states: list[Progress], tmp_path: P
         checkpoints.save(path, state, Model(network=network), mark(network, images))
         again = checkpoints.load(path, network, mark(network, images))
         assert bits(again) == bits(state)
+        waiting = replace(state, pending=True)
+        checkpoints.save(path, waiting, Model(network=network), mark(network, images))
+        assert checkpoints.load(path, network, mark(network, images)).pending and not again.pending
         assert (again.total, [report.seconds for report in again.reports]) == (
             state.total,
             [report.seconds for report in state.reports],

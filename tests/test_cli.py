@@ -199,8 +199,8 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
     ),
     "closed": (
         ("--target", "drift", "--closed-weight", 0.5, "--no-update"),
-        lambda s: s["closed_weight"],
-        0.5,
+        lambda s: (s["closed_weight"], "hessian_versions" in s),
+        (0.5, False),
     ),
     "cascades": (("--cascades", 2, "--no-update"), lambda s: s["cascades"], 2),
     "budget": (("--mean-bits", 2, "--no-update"), lambda s: len(s["levels"]), 0),

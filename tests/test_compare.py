@@ -339,7 +339,7 @@ def test_methods_are_solvers_and_profiles() -> None:
     assert method_settings("admm") == method_settings("paper") == LdnqSettings()
     short = method_settings("best", epochs=2)
     assert short.update is not None
-    assert (short.update.epochs, short.update.copies, short.final_epochs) == (2, 1, 2)
+    assert (short.update.epochs, short.update.copies, short.final_epochs) == (2, 2, 2)
     assert method_settings("best", update=False).final_epochs == 0
     with pytest.raises(ValueError, match="`name` must be one of"):
         profile_settings("worst")  # type: ignore[arg-type]

@@ -122,8 +122,13 @@ def test_the_last_report_is_of_the_network_after_it(images: Array) -> None:
 def test_it_resumes_exactly(images: Array) -> None:
     settings, states = replace(SETTINGS, final_epochs=3), list[Progress]()
     whole = run(residual_network(), images, settings, on_layer=states.append)
-    assert same(run(residual_network(), images, settings, resume=states[0]), whole)
-    assert same(run(residual_network(), images, settings, resume=states[-1]), whole)
+    assert [state.pending for state in states] == [False, False, True, False]
+    for state in states:
+        assert same(run(residual_network(), images, settings, resume=state), whole)
+    # The last update is what a state that is pending lacks.
+    assert not same(
+        run(residual_network(), images, settings, resume=replace(states[2], pending=False)), whole
+    )
 
 
 def test_fixed_sets_keep_their_values(images: Array) -> None:
@@ -180,7 +185,7 @@ def test_a_second_cascade_starts_from_the_original_weights(images: Array) -> Non
 def test_quantized_weights_stay_in_later_cascades(images: Array) -> None:
     settings, states = replace(SETTINGS, cascades=2, final_epochs=1), list[Progress]()
     whole = run(residual_network(), images, settings, on_layer=states.append)
-    assert len(states) == 6
+    assert len(states) == 7  # six layers and the last update
     for state in states[3:]:  # everything is quantized, in the middle of the second cascade too
         Model(network=state.network, quantized=state.quantized)
     passes = [state.reports[-1].update_images for state in states]

@@ -10,6 +10,7 @@ import pytest
 from test_drift import LAYERS, apply, setup
 from test_ldnq import SETTINGS, residual_network, run, same
 
+from refldnq import cascade as cascade_module
 from refldnq import importance as module
 from refldnq import ldnq as ldnq_module
 from refldnq._plain import plain
@@ -75,7 +76,7 @@ def test_the_objective_is_weighted_least_squares(
         raise AssertionError
 
 
-def test_rows_of_another_channel_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_rows_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     compress = np.compress
     monkeypatch.setattr(np, "compress", lambda which, a, axis: compress(which[::-1], a, axis=axis))
     with pytest.raises(AssertionError):
@@ -212,12 +213,15 @@ def test_what_counts_less_is_followed_less(images: Array) -> None:
 
 def test_versions_that_change_nothing_change_nothing(images: Array) -> None:
     network, still = chain(), UpdateSettings(epochs=1, copies=1, pool=1, crop=0, flip=False)
-    errors = []
-    for count, crop in ((1, 0), (3, 0), (3, 1)):
-        how = replace(BARE, update=replace(still, crop=crop), hessian_versions=count)
-        errors.append(run(network, images, how).reports[0].error)
-    assert errors[1] == pytest.approx(errors[0], rel=1e-12)
-    assert errors[2] != pytest.approx(errors[0], rel=1e-6)
+    for target in ("weights", "drift"):
+        objectives = []
+        for count, crop in ((1, 0), (3, 0), (3, 1)):
+            how = replace(BARE, target=target, closed_weight=1.0 if target == "weights" else 0.2)
+            how = replace(how, update=replace(still, crop=crop), hessian_versions=count)
+            first = run(network, images, how).reports[0]
+            objectives.append(first.objective)
+        assert objectives[1] == pytest.approx(objectives[0], rel=1e-9), target
+        assert objectives[2] != pytest.approx(objectives[0], rel=1e-6), target
 
 
 def test_reports_speak_of_the_images_as_they_are(images: Array) -> None:
@@ -226,6 +230,7 @@ def test_reports_speak_of_the_images_as_they_are(images: Array) -> None:
     z, z_hat = (net.advance(net.start(images), 0, 1)["conv1"] for net in (network, result.network))
     error = float(((z_hat - z) ** 2).sum()) / 24
     assert result.reports[0].accumulated_error == pytest.approx(error, rel=1e-9)
+    assert result.reports[0].error == pytest.approx(error, rel=1e-9)
     output = float(((result.network.forward(images) - network.forward(images)) ** 2).sum()) / 24
     assert result.reports[-1].output_error == pytest.approx(output, rel=1e-9)
 
@@ -239,6 +244,66 @@ def test_a_resumed_run_is_the_uninterrupted_one(images: Array) -> None:
     complete = run(network, images, settings, on_layer=states.append)
     for state in states[:-1]:
         assert same(run(network, images, settings, resume=state), complete)
+
+
+def test_the_reference_says_where_relus_are_closed(images: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[Array]] = []
+    make = cascade_module.open_drift_problem
+
+    def spy(layer: Any, batches: Any, *args: Any, **options: Any) -> Any:
+        given = list(batches)
+        seen.append([part[2] for part in given])
+        return make(layer, given, *args, **options)
+
+    monkeypatch.setattr(cascade_module, "open_drift_problem", spy)
+    network = chain()
+    student = run(network, images, replace(BARE, target="block", absorb=True)).network
+    live = network.start(images)
+    for name, opened in zip(("bn1", "add"), seen, strict=True):  # behind fc there is no ReLU
+        stop = network.position(name) + 1
+        wanted = network.advance(live, 0, stop)[name] > 0
+        assert np.array_equal(np.concatenate(opened), wanted)
+        assert not np.array_equal(student.advance(live, 0, stop)[name] > 0, wanted)
+
+
+def test_channels_can_be_weighted_too(images: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    solve = get_solver("coordinate")
+
+    def spy(H: Array, W: Array, codebook: Any, how: Any, **weighted: Any) -> Any:
+        seen.append((W.shape, weighted.get("column_weights")))
+        return solve(H, W, codebook, how, **weighted)
+
+    monkeypatch.setattr(ldnq_module, "get_solver", lambda name: spy)
+    network = chain()
+    run(network, images, replace(BARE, channel_weights="batchnorm"))
+    for (shape, weights), norm in zip(seen, ("bn1", "bn2"), strict=False):
+        scale = network.params[norm]["weight"] / np.sqrt(network.params[norm]["running_var"] + 1e-5)
+        assert shape[::2] == (4, 1)
+        assert np.allclose(weights[:, 0], scale**2, rtol=1e-9)
+
+
+def test_hessians_that_would_be_too_large_are_not_made(
+    images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = chain()
+    alike = run(network, images, replace(BARE, closed_weight=1.0))
+    monkeypatch.setattr(ldnq_module, "CHANNEL_HESSIANS", 18 * 18 * 4)
+    mixed = run(network, images, BARE)  # conv1 has as many entries as are allowed, and so has conv2
+    assert not any("too large" in note for report in mixed.reports for note in report.notes)
+    monkeypatch.setattr(ldnq_module, "CHANNEL_HESSIANS", 18 * 18 * 4 - 1)
+    whole = run(network, images, BARE)
+    noted = [any("too large" in note for note in report.notes) for report in whole.reports]
+    assert noted == [True, True, False]
+    assert all(np.array_equal(whole.quantized[n].codes, alike.quantized[n].codes) for n in alike.quantized)
+    assert any(
+        not np.array_equal(mixed.quantized[n].codes, alike.quantized[n].codes) for n in alike.quantized
+    )
+
+
+def test_every_problem_has_a_certificate(images: Array) -> None:
+    for report in run(chain(), images, BARE, certificates=True).reports:
+        assert report.lower_bound is not None and 0 <= report.lower_bound <= report.objective
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from refldnq._kernels import threads
-from refldnq._kernels.spin import spin
 
 
 @pytest.fixture(autouse=True)
@@ -30,23 +29,10 @@ def counted(count: int) -> tuple[np.ndarray, int]:
 
 
 def test_every_chunk_runs_once_and_is_done_on_return() -> None:
-    for pause in (0.0, 0.001):  # threads that are awake, threads that sleep
-        for _ in range(200 if not pause else 20):
-            seen, parts = counted(10)
-            assert parts == 4
-            assert seen.tolist() == [1] * 10
-            time.sleep(pause)
-
-
-def test_a_late_thread_loses_its_job_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that never wake up: the caller does everything itself and waits for nobody."""
-    monkeypatch.setattr(threads._Signal, "set", lambda self, value: self.word.__setitem__(0, value))
-    pool = threads._Pool()
-    monkeypatch.setattr(threads, "_pool", lambda: pool)
-    monkeypatch.setattr(threads._Worker, "_live", lambda self: None)
-    where: list[str] = []
-    threads.run_chunks(lambda part, start, stop: where.append(threading.current_thread().name), 4)
-    assert where == [threading.current_thread().name] * 4
+    for _ in range(100):
+        seen, parts = counted(10)
+        assert parts == 4
+        assert seen.tolist() == [1] * 10
 
 
 @pytest.mark.parametrize("failing", [0, 1, 3])
@@ -94,21 +80,6 @@ def test_several_callers_at_once() -> None:
         caller.join(30)
     assert not any(caller.is_alive() for caller in callers)
     assert wrong == []
-
-
-def test_a_signal_is_seen_awake_and_asleep() -> None:
-    word = np.zeros(8, np.int64)
-    assert not spin(word, 1, 1000, 10)
-    word[0] = 2
-    assert spin(word, 1, 1, 10)
-    for delay in (0.0, 0.05):
-        signal = threads._Signal()
-        waiting = threading.Thread(target=signal.wait, args=(1,))
-        waiting.start()
-        time.sleep(delay)
-        signal.set(1)
-        waiting.join(10)
-        assert not waiting.is_alive()
 
 
 PROGRAM = """

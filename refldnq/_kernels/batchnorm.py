@@ -1,9 +1,9 @@
 """Batch normalization, one channel of an image at a time; x is (n, c, s) with s positions.
 
-Memory is passed through once and in its order. The sums are taken in float64, those of an image's channel in
-a fixed order and added up outside, so they depend neither on the number of threads nor, beyond rounding, on
-the type of x. Reassociation is allowed in the sums alone: it lets the
-compiler use vector registers and fixes the order at compile time.
+Memory is passed through in its order. The sums are taken in float64, those of an image's channel in a fixed
+order and added up outside, so they depend neither on the number of threads nor, beyond rounding, on the type
+of x. Reassociation is allowed in the sums alone: it lets the compiler use vector registers and fixes the
+order at compile time.
 """
 
 from __future__ import annotations

@@ -178,12 +178,15 @@ def suits_forward(y: Array, groups: int, geometry: Shape) -> bool:
     return n * h * w >= POSITIONS and channels // groups >= OUTPUTS and geometry[0] * geometry[1] > 1
 
 
-def suits_input_gradient(dx: Array, weight: Array, geometry: Shape) -> bool:
+def suits_input_gradient(dx: Array, dy: Array, weight: Array, geometry: Shape) -> bool:
     """Whether this is the way to the gradient of the input.
 
-    The zeros around dy meet every weight: only finite ones leave the sums as they are.
+    A pixel costs as much as an output of its class: there must not be many more of them. The zeros around dy
+    meet every weight: only finite ones leave the sums as they are.
     """
-    return suits_forward(dx, weight.shape[0], geometry) and bool(np.isfinite(weight).all())
+    pixels, outputs = (array.shape[2] * array.shape[3] for array in (dx, dy))
+    few = pixels <= 2 * outputs * geometry[2] * geometry[3]
+    return few and suits_forward(dx, weight.shape[0], geometry) and bool(np.isfinite(weight).all())
 
 
 def suits_weight_gradient(weight: Array, geometry: Shape) -> bool:
@@ -195,8 +198,7 @@ def forward(x: Array, weight: Array, bias: Array, y: Array, geometry: Shape) -> 
     """The kernel that writes the convolution of `x` to `y`; an empty `bias` means none."""
     groups = weight.shape[0]
     plan = _forward_plan(x.shape[1] // groups, y.shape[2:], geometry, WIDTH // x.itemsize)
-    if not bias.size:
-        bias = np.zeros(y.shape[1], y.dtype)
+    bias = np.ascontiguousarray(bias) if bias.size else np.zeros(y.shape[1], y.dtype)
     return _convolution(plan, x, groups, _in_blocks(weight), bias, y)
 
 
@@ -330,6 +332,7 @@ def _correlate(x, shape, layout, offsets, positions, dy, groups, d, m, dweight, 
     padded = np.zeros(groups * size, x.dtype)
     sums = np.empty(ENTRIES * lanes, x.dtype)
     columns = np.zeros(count * pitch, x.dtype)
+    total = np.zeros(m)  # of an image's positions, in float64
     for i in range(start, stop):
         _spread(x, i, stop, shape, layout, padded)
         for g in range(groups):
@@ -352,7 +355,10 @@ def _correlate(x, shape, layout, offsets, positions, dy, groups, d, m, dweight, 
                             for lane in range(uint64(min(lanes, m - o))):
                                 dweight[target + lane] += sums[source + lane]
             if dbias.size:
+                total[:] = 0
                 for p in range(count):
-                    source, target = uint64(p * pitch), uint64(g * m)
+                    source = uint64(p * pitch)
                     for o in range(uint64(m)):
-                        dbias[target + o] += columns[source + o]
+                        total[o] += columns[source + o]
+                for o in range(m):
+                    dbias[g * m + o] += total[o]

@@ -7,31 +7,21 @@ thread count, same bits.
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
-
-import numpy as np
 
 from refldnq._checks import check_integer
 
-Kernel = Callable[[int, int, int], None]
-Spans = list[tuple[int, int]]
+_THREAD_NAME = "refldnq-kernel"
 
-PATIENCE = 200_000
-"""How often a waiting thread looks before it falls asleep (chosen here: 50 µs, as long as it takes to wake a
-thread on the measured machine; the threads of OpenMP, PyTorch's among them, spin for milliseconds)."""
-
-COURTESY = 16_000
-"""How often it looks after the signal, see `spin` (chosen here: 1.5 µs)."""
-
-STREAM = 1 << 17
-"""Entries that are worth a thread where a kernel does little more than move them (chosen here: 12 µs in
-float32; a thread that is awake costs about 5 µs)."""
+STREAM = 1 << 18
+"""Entries that are worth a thread where a kernel does little more than move them (chosen here: 25 µs in
+float32; to hand a chunk over to a thread and to wait for it takes 50)."""
 
 
 @lru_cache(maxsize=1)
@@ -56,109 +46,9 @@ def thread_count() -> int:
     return check_integer("REFLDNQ_NUM_THREADS", int(value), at_least=1)
 
 
-class _Signal:
-    """A number that one thread raises and another one waits for, with open eyes at first and then asleep."""
-
-    def __init__(self) -> None:
-        from refldnq._kernels.spin import spin
-
-        self.spin = spin
-        self.word = np.zeros(8, np.int64)  # a cache line of its own
-        self.asleep = False
-        self.alarm = threading.Event()
-
-    def set(self, value: int) -> None:
-        self.word[0] = value
-        if self.asleep:
-            self.alarm.set()
-
-    def wait(self, value: int) -> None:
-        while not self.spin(self.word, value, PATIENCE, COURTESY):
-            # In this order no alarm is missed: either `set` sees the sleeper, or the sleeper sees the value.
-            self.alarm.clear()
-            self.asleep = True
-            if self.word[0] < value:
-                self.alarm.wait(1.0)  # an interrupt may come between the two steps of `set`
-            self.asleep = False
-
-
-class _Worker:
-    """A thread that runs one job after the other; what it has not begun, the caller can take back."""
-
-    def __init__(self) -> None:
-        self.given, self.done = _Signal(), _Signal()
-        self.jobs: list[tuple[int, Callable[[], None] | None]] = []
-        self.number = 0
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._live, name="refldnq-kernel", daemon=True)
-        self.thread.start()
-
-    def give(self, job: Callable[[], None] | None) -> None:
-        """Hand over a job; None ends the thread."""
-        self.number, self.error = self.number + 1, None
-        self.jobs.append((self.number, job))
-        self.given.set(self.number)
-
-    def run_next(self) -> bool:
-        """Run the job, unless somebody else has it; whether there is more to come."""
-        try:
-            number, job = self.jobs.pop()  # by one of the two threads
-        except IndexError:
-            return True
-        try:
-            if job is not None:
-                job()
-        except BaseException as error:  # raised again where the job was given
-            self.error = error
-        self.done.set(number)
-        return job is not None
-
-    def _live(self) -> None:
-        seen = 0
-        while True:
-            self.given.wait(seen + 1)
-            seen = int(self.given.word[0])
-            if not self.run_next():
-                return
-
-
-class _Pool:
-    """The threads beside the calling one."""
-
-    def __init__(self) -> None:
-        self.free = threading.Lock()
-        self.workers: list[_Worker] = []
-        atexit.register(self.close)
-
-    def run(self, kernel: Kernel, spans: Spans) -> None:
-        """The first chunk here and every other one on a thread, or here too if its thread is late."""
-        while len(self.workers) < len(spans) - 1:
-            self.workers.append(_Worker())
-        busy = self.workers[: len(spans) - 1]
-        try:
-            for part, worker in enumerate(busy, 1):
-                worker.give(partial(kernel, part, *spans[part]))
-            kernel(0, *spans[0])
-        finally:
-            for worker in busy:
-                worker.run_next()
-            for worker in busy:  # all of them, also after an error: they write to the caller's arrays
-                worker.done.wait(worker.number)
-        for worker in busy:
-            if worker.error is not None:
-                raise worker.error
-
-    def close(self) -> None:
-        """End the threads before the interpreter ends."""
-        for worker in self.workers:
-            if worker.thread.is_alive():  # no thread is in a forked child
-                worker.give(None)
-                worker.thread.join()
-
-
 @lru_cache(maxsize=1)
-def _pool() -> _Pool:
-    return _Pool()
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(1, thread_count() - 1), thread_name_prefix=_THREAD_NAME)
 
 
 # A forked child inherits the pool's object but not its threads.
@@ -177,7 +67,7 @@ def _blas() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
-def chunks(count: int, grain: int = 1) -> Spans:
+def chunks(count: int, grain: int = 1) -> list[tuple[int, int]]:
     """Split ``range(count)`` into at most `thread_count` contiguous parts of nearly equal length.
 
     A part is at least `grain` long if there are several: below that a thread costs more than it saves.
@@ -205,7 +95,9 @@ def worth(entries: int) -> int:
     return -(-STREAM // max(entries, 1))
 
 
-def run_chunks(kernel: Kernel, count: int, *, blas: bool = False, grain: int = 1) -> int:
+def run_chunks(
+    kernel: Callable[[int, int, int], None], count: int, *, blas: bool = False, grain: int = 1
+) -> int:
     """Call ``kernel(part, start, stop)`` for every chunk of ``range(count)``, on threads if there are some.
 
     Parameters
@@ -265,14 +157,18 @@ def _single_threaded_blas() -> Iterator[None]:
                 _limit.__exit__(None, None, None)
 
 
-def _run(kernel: Kernel, spans: Spans) -> None:
-    pool = _pool() if len(spans) > 1 else None
-    # The threads serve one caller at a time; another one, or a kernel that calls this again, goes on alone.
-    if pool is None or not pool.free.acquire(blocking=False):
+def _run(kernel: Callable[[int, int, int], None], spans: list[tuple[int, int]]) -> None:
+    # The calling thread takes the first chunk itself: one thread fewer to wake.
+    # A kernel that calls this again from a thread of the pool would wait for a thread that waits for it.
+    if threading.current_thread().name.startswith(_THREAD_NAME):
         for part, span in enumerate(spans):
             kernel(part, *span)
         return
+    others = [_pool().submit(kernel, part, *span) for part, span in enumerate(spans) if part]
     try:
-        pool.run(kernel, spans)
+        for span in spans[:1]:
+            kernel(0, *span)
     finally:
-        pool.free.release()
+        wait(others)  # all of them, also after an error: they write to the caller's arrays
+    for future in others:
+        future.result()

@@ -359,7 +359,8 @@ def _update(options: dict[str, Any], profile: LdnqSettings) -> UpdateSettings | 
     changes = given(**{name: options[name] for name in UPDATE})
     if options["update"] and profile.profile == "paper":
         assert profile.update is not None
-        return replace(profile.update, **changes)
+        epochs = changes.get("epochs")
+        return replace(profile.update if epochs is None else profile.update.lasting(epochs), **changes)
     if changes:
         flags = ", ".join("--" + name.replace("_", "-") for name in changes)
         raise ValueError(

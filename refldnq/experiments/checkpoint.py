@@ -203,6 +203,7 @@ def save(path: Path, progress: Progress, model: Model, fingerprint: Fingerprint)
     record = {
         "schema": SCHEMA,
         "total": progress.total,
+        "pending": progress.pending,
         "fingerprint": dict(fingerprint.parts),
         "reports": [encode_report(report) for report in progress.reports],
     }
@@ -241,7 +242,8 @@ def load(path: Path, network: Network, fingerprint: Fingerprint) -> Progress:
         raise FormatError(f"{path}: `checkpoint` is missing: this is a model, not the state of a run.")
     try:
         found = Fingerprint(dict(record["fingerprint"]))
-        total, reports = int(record["total"]), tuple(decode_report(report) for report in record["reports"])
+        total, pending = int(record["total"]), bool(record.get("pending", False))
+        reports = tuple(decode_report(report) for report in record["reports"])
     except (KeyError, TypeError, ValueError) as wrong:
         raise FormatError(
             f"{path}: `checkpoint` must hold the state of a run, got a broken record."
@@ -251,7 +253,9 @@ def load(path: Path, network: Network, fingerprint: Fingerprint) -> Progress:
         raise ValueError(f"`checkpoint` must be of the same run; {path} differs in {difference}.")
     arrays = {name: dict(own) for name, own in model.network.params.items()}
     done = {report.name: model.quantized[report.name] for report in reports}  # files sort names
-    return Progress(network=network.replace(arrays), quantized=done, reports=reports, total=total)
+    return Progress(
+        network=network.replace(arrays), quantized=done, reports=reports, total=total, pending=pending
+    )
 
 
 def encode_report(report: LayerReport) -> dict[str, Any]:

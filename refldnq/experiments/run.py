@@ -499,9 +499,13 @@ def quantize_model(
     def after_layer(progress: Progress) -> None:
         if checkpoint is not None:
             checkpoints.save(checkpoint, progress, model, fingerprint)
-        last = progress.reports[-1]
-        errors = f"layer error {last.relative_error:.4f}, output error {last.relative_output_error:.4f}"
-        tell(Event(f"{last.name}: {errors}", work.advance(work.layers[last.name]), last))
+        last, more = progress.reports[-1], settings.final_epochs > 0 or settings.reestimate == "end"
+        output = f"output error {last.relative_output_error:.4f}"
+        if more and len(progress.reports) == progress.total and not progress.pending:
+            tell(Event(f"after the last layer: {output}", work.advance(work.end), last))
+        else:
+            errors = f"{last.name}: layer error {last.relative_error:.4f}, {output}"
+            tell(Event(errors, work.advance(work.layers[last.name]), last))
 
     final = ldnq(
         network,
@@ -621,7 +625,8 @@ class _Work:
         self.layers = layer_work(network, settings, request.images)
         self.evaluation = float(tests * sum(multiplications(network)))
         beside = sum(layer_work(network, direct_settings(settings), request.images).values())
-        self.total = settings.cascades * sum(self.layers.values()) + 2 * self.evaluation
+        self.end = 3.0 * settings.final_epochs * request.images * sum(multiplications(network))
+        self.total = settings.cascades * sum(self.layers.values()) + self.end + 2 * self.evaluation
         self.total += (beside + self.evaluation) if request.direct else 0.0
         self.done = 0.0
 

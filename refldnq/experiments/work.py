@@ -47,8 +47,8 @@ def layer_work(network: Network, settings: LdnqSettings, images: int) -> dict[st
     -------
     dict of str to float
         An estimate for the time left and nothing else: a forward pass of the step's versions up to the layer,
-        the Gram matrix of its patches, and the update's passes (a backward one counts as two) through the
-        rest.
+        the Gram matrix of its patches, or those of all its channels, and the update's passes (a backward one
+        counts as two) through the rest.
     """
     cost = multiplications(network)
     before = [0, *accumulate(cost)]
@@ -60,7 +60,9 @@ def layer_work(network: Network, settings: LdnqSettings, images: int) -> dict[st
         rows = network.params[name]["weight"][0].size
         positions = int(np.prod(network.shapes[name][1:], dtype=int))
         solve = rows**3 / 3 + 100 * rows * network.params[name]["weight"].size  # of 100 iterations
-        gram = positions * rows**2 / 2
+        channels = network.params[name]["weight"].shape[0] / 2 if settings.closed_weight < 1 else 0
+        rows_seen = settings.hessian_versions * positions * (1 + channels)  # half of a channel's are open
+        gram = rows_seen * rows**2 / 2
         forward, rest = before[position + 1], before[-1] - before[position + 1]
         seen = copies if rest else 1  # behind the last layer nothing moves
         work[name] = images * (seen * forward + gram + passes * rest) + solve

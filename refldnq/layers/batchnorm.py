@@ -160,6 +160,7 @@ class BatchNorm(Layer):
         """Gradients of the input, ``weight`` and ``bias``."""
         t: _Tape = tape
         check_shape("dy", dy, t.x.shape)
+        same_dtype({"dy": dy}, t.x)
         dy = np.ascontiguousarray(dy)
         inverse = self._inverse(t.variance)
         scale = params["weight"] * inverse

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refldnq._checks import check_integer, check_shape
+from refldnq._checks import check_float, check_integer, check_shape
 from refldnq._kernels.threads import chunks, run_chunks
 from refldnq._typing import Array, Float64Array, Params, Shape
 from refldnq.im2col import Window, im2col
@@ -51,7 +51,8 @@ class Conv2d(LinearMap):
     Arrays: ``weight`` (out_channels, in_channels / groups, kh, kw) and, with a bias, ``bias``
     (out_channels,). Where there are enough channels, outputs are summed in registers from shifted vectors of
     the padded image; elsewhere one image's patches are built in a buffer that stays in cache and multiplied
-    by the packed weight.
+    by the packed weight. Which of the two is taken depends on all shapes, the number of images among them,
+    never on the number of threads; they differ by rounding.
 
     Examples
     --------
@@ -165,19 +166,28 @@ class Conv2d(LinearMap):
             If the types of the input and the parameters differ.
         """
         (x,) = inputs
-        same_dtype(params, x)
+        same_dtype(params, check_float("x", x))
         x = np.ascontiguousarray(x)
         return self._apply(params["weight"], self._bias_or_empty(params, x.dtype), x), x
 
     def backward(
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        """Gradients of the input, ``weight`` and ``bias``."""
+        """Gradients of the input, ``weight`` and ``bias``.
+
+        Raises
+        ------
+        ValueError
+            If the shape of `dy` does not fit.
+        TypeError
+            If its type is not the input's.
+        """
         from refldnq._kernels import conv as kernels
         from refldnq._kernels import direct
 
         x: Array = tape
         check_shape("dy", dy, (x.shape[0], *self.output_shape(x.shape[1:])))
+        same_dtype({"dy": dy}, x)
         dy = np.ascontiguousarray(dy)
         matrix, geometry = self._matrix(params["weight"]), self._geometry
         dx = np.zeros(x.shape if wrt_inputs else (0, 0, 0, 0), x.dtype)
@@ -192,7 +202,7 @@ class Conv2d(LinearMap):
         if wrt_params and direct.suits_weight_gradient(matrix, geometry):
             work.append(direct.weight_gradient(x, dy, dweight, dbias, geometry))
             left.update(dweight=dweight[..., :0], dbias=dbias[..., :0])
-        if wrt_inputs and direct.suits_input_gradient(dx, matrix, geometry):
+        if wrt_inputs and direct.suits_input_gradient(dx, dy, matrix, geometry):
             work.append(direct.input_gradient(matrix, dy, dx, geometry))
             left.update(dx=dx[:0])
         by_patches = any(array.size for array in left.values())
@@ -227,6 +237,7 @@ class Conv2d(LinearMap):
         """Convolution is linear in the input and in the parameters."""
         (dx,) = dinputs
         x: Array = tape
+        same_dtype({"dx": dx, **dparams}, x)
         none = np.empty(0, x.dtype)
         dy = self._apply(params["weight"], none, np.ascontiguousarray(dx))
         if "weight" in dparams:
@@ -308,9 +319,9 @@ class Conv2d(LinearMap):
         ValueError
             If the input's shape does not fit.
         """
-        self.output_shape(x.shape[1:])
-        columns = im2col(x, self.window).reshape(x.shape[0], self.groups, self.patch_size, -1)
-        return columns.transpose(1, 2, 0, 3).reshape(self.groups, self.patch_size, -1)
+        _, ho, wo = self.output_shape(x.shape[1:])
+        columns = im2col(x, self.window).reshape(x.shape[0], self.groups, self.patch_size, ho * wo)
+        return columns.transpose(1, 2, 0, 3).reshape(self.groups, self.patch_size, x.shape[0] * ho * wo)
 
     def gram(self, x: Array, *, bias: bool = False) -> Float64Array:
         """Sum of the outer products of all patches of all images, one block a group, in float64.

@@ -69,7 +69,7 @@ class GlobalAvgPool(Layer):
         check_shape("dy", dy, (n, c, 1, 1))
         if not wrt_inputs:
             return (), {}
-        dx = np.empty(tape, dy.dtype)
+        dx = np.empty(tape, check_float("dy", dy).dtype)
         source, target = (dy / (h * w)).ravel(), _planes(dx)
         run_chunks(lambda _, a, e: kernels.spread(source, target, a, e), n * c, grain=worth(h * w))
         return (dx,), {}

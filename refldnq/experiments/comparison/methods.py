@@ -35,7 +35,7 @@ def method_settings(
     update : bool, optional
         Whether there is a weights update.
     epochs : int, optional
-        At most so many in each update, in place of the method's own number.
+        Of each update, in place of the method's own number; at most so many of a last one.
 
     Returns
     -------
@@ -63,6 +63,6 @@ def method_settings(
     if not update:
         return replace(settings, update=None, final_epochs=0)
     if epochs is not None and settings.update is not None and settings.profile == "paper":
-        short = replace(settings.update, epochs=epochs, copies=min(epochs, settings.update.copies))
-        settings = replace(settings, update=short, final_epochs=min(epochs, settings.final_epochs))
+        last = min(epochs, settings.final_epochs)
+        settings = replace(settings, update=settings.update.lasting(epochs), final_epochs=last)
     return settings
