@@ -216,8 +216,8 @@ UPDATE = (
     "--certificates/--no-certificates",
     default=True,
     show_default=True,
-    help="Report how near the optimum each layer is, by a lower bound; about 1 s for 576 inputs, a weaker one "
-    "in longer with --closed-weight.",
+    help="Report how near the optimum each layer is, by a lower bound; about 1 s for 576 inputs, "
+    "longer and weaker with --closed-weight.",
 )
 @click.option(
     "--held-out",
