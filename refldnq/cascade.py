@@ -16,9 +16,9 @@ from refldnq.batches import advance, split
 from refldnq.drift import DriftProblem, drift_problem
 from refldnq.follower import Follower, wanted_branch
 from refldnq.hessian import accumulate_hessian, layer_error
-from refldnq.importance import open_drift_problem
 from refldnq.layers.base import LinearMap
 from refldnq.network import INPUT, Live, Network
+from refldnq.open_drift import open_drift_problem
 from refldnq.update import Copy
 from refldnq.versions import Versions
 

@@ -87,7 +87,7 @@ class LdnqSettings:
     closed_weight : float, optional
         With another target than ``weights``, how much an entry of the pre-activation counts where the
         reference's ReLU is closed that alone takes it, or the batch normalization or the sum behind it; over
-        0 to 1. Below 1 every channel has a Hessian of its own (module `importance`), so layers for which
+        0 to 1. Below 1 every channel has a Hessian of its own (module `open_drift`), so layers for which
         these have more than `CHANNEL_HESSIANS` entries are solved without; the report says so.
     reestimate : {'none', 'end'}, optional
         Whether batch normalization's running statistics are computed anew from the images after the last

@@ -21,7 +21,7 @@ FLOORS = (
     {"_rows"},
     {"layers", "loss", "optim", "data"},
     {"network", "hessian", "drift", "projection"},
-    {"model", "batches", "follower", "importance"},
+    {"model", "batches", "follower", "open_drift"},
     {"solvers", "bounds", "formats"},
     {"update", "train", "allocation"},
     {"released", "versions", "final"},

@@ -11,17 +11,17 @@ from test_drift import LAYERS, apply, setup
 from test_ldnq import SETTINGS, residual_network, run, same
 
 from refldnq import cascade as cascade_module
-from refldnq import importance as module
 from refldnq import ldnq as ldnq_module
+from refldnq import open_drift as module
 from refldnq._plain import plain
 from refldnq._typing import Array
 from refldnq.drift import drift_problem
 from refldnq.follower import relu_behind
 from refldnq.hessian import layer_error
-from refldnq.importance import open_drift_problem
 from refldnq.layers import Linear, ReLU
 from refldnq.ldnq import LdnqSettings, Progress
 from refldnq.network import Network, Node
+from refldnq.open_drift import open_drift_problem
 from refldnq.solvers.base import get_solver
 from refldnq.update import UpdateSettings
 
