@@ -248,7 +248,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(images: Array) -> None:
 
 def test_the_reference_says_where_relus_are_closed(images: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[Array]] = []
-    make = cascade_module.open_drift_problem
+    make = open_drift_problem
 
     def spy(layer: Any, batches: Any, *args: Any, **options: Any) -> Any:
         given = list(batches)
