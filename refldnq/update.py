@@ -146,6 +146,20 @@ class UpdateSettings:
     def lasting(self, epochs: int) -> UpdateSettings:
         """So many epochs, each with a version of its own, as far as the pool goes, if these have that too.
 
+        Parameters
+        ----------
+        epochs : int
+            At least 1.
+
+        Returns
+        -------
+        UpdateSettings
+
+        Raises
+        ------
+        ValueError
+            If `epochs` is below 1.
+
         Examples
         --------
         >>> UpdateSettings(epochs=1, copies=1).lasting(4).copies, UpdateSettings(copies=1).lasting(4).copies

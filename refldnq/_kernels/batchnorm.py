@@ -11,13 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-
-@njit(nogil=True, fastmath={"reassoc"})
-def _sum(row):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for p in range(uint64(row.shape[0])):
-        total += np.float64(row[p])
-    return total
+from refldnq._kernels.sums import row_sum
 
 
 @njit(nogil=True, fastmath={"reassoc"})
@@ -50,7 +44,7 @@ def moments(x, mean, scatter, start, stop):  # type: ignore[no-untyped-def]
     s = x.shape[2]
     for i in range(start, stop):
         for c in range(x.shape[1]):
-            centre = _sum(x[i, c]) / s
+            centre = row_sum(x[i, c]) / s
             mean[i, c] = centre
             scatter[i, c] = _sum_squares(x[i, c], centre)
 

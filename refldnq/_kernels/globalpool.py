@@ -6,20 +6,13 @@ alone: it lets the compiler use vector registers and fixes the order at compile 
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit, uint64
+
+from refldnq._kernels.sums import row_sum
 
 BLOCK = 256
 """Pixels that are added without order; blocks are added one by one, so that the error grows with 1/256 of the
 number of pixels (chosen here)."""
-
-
-@njit(nogil=True, fastmath={"reassoc"})
-def _sum(row):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for p in range(uint64(row.shape[0])):
-        total += np.float64(row[p])
-    return total
 
 
 @njit(nogil=True, fastmath=False)
@@ -29,7 +22,7 @@ def means(x, y, start, stop):  # type: ignore[no-untyped-def]
     for plane in range(start, stop):
         total = 0.0
         for first in range(0, size, BLOCK):
-            total += _sum(x[plane, first : min(first + BLOCK, size)])
+            total += row_sum(x[plane, first : min(first + BLOCK, size)])
         y[plane] = total / size
 
 
