@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from baseline_cases import IMAGES, LABELS, LAYERS, NETWORK, SHORT, TRAINED, bits, plain_network, run
+from hypothesis import given
+from hypothesis import strategies as st
 
 from refldnq._typing import Array, NetworkParams
 from refldnq.baselines import (
@@ -402,7 +404,7 @@ def test_weights_that_are_zero_have_an_affine_code() -> None:
 USUAL = {
     "cycles": 1, "decay": "cosine", "milestones": (), "factor": 0.1, "optimizer": "sgd", "momentum": 0.9,
     "nesterov": False, "weight_decay": 0.0, "decays": "weights", "statistics": "batch", "crop": 4,
-    "flip": True,
+    "flip": True, "most_images": None,
 }  # fmt: skip
 
 ADAM = {"optimizer": "adam"}
@@ -608,6 +610,43 @@ def test_a_cycle_starts_with_an_empty_memory_of_the_optimizer() -> None:
     for name, own in again[-1].point.latent.items():
         for key, array in own.items():
             assert np.array_equal(array, states[-1].point.latent[name][key]), (name, key)
+
+
+@given(st.integers(1, 100), st.integers(1, 9), st.integers(1, 50), st.integers(1, 1000), st.data())
+def test_a_capped_schedule_takes_at_most_the_passes_of_its_images(
+    epochs: int, cycles: int, most: int, images: int, data: st.DataObject
+) -> None:
+    milestones = tuple(sorted(data.draw(st.sets(st.integers(0, epochs - 1), max_size=3))))
+    own = Schedule(
+        epochs=epochs,
+        cycles=cycles,
+        learning_rate=1.0,
+        origin="",
+        decay="steps",
+        milestones=milestones,
+        most_images=most,
+    )
+    found = own.lasting(images)
+    assert found.lasting(10 * images) == found  # once is enough
+    if images <= most:
+        assert found == replace(own, most_images=None)
+        return
+    assert (
+        found.epochs == 1 or found.total * images <= own.total * most < (found.epochs + 1) * cycles * images
+    )
+    # The rate falls at the same share of the cycle, rounded down to an epoch.
+    assert len(found.milestones) <= len(milestones)
+    for milestone in milestones:
+        assert milestone * found.epochs // epochs in found.milestones
+
+
+def test_a_capped_schedule_is_resolved_before_a_training() -> None:
+    with pytest.raises(ValueError, match="`schedule` must be `lasting` for 24 images"):
+        trained(method_of("ttq"), replace(ONE, most_images=24))
+    with pytest.raises(ValueError, match="most_images"):
+        step_6(replace(RETRAIN, most_images=24))
+    with pytest.raises(ValueError, match="`most_images` must be an integer of at least 1, got 0"):
+        replace(ONE, most_images=0)
 
 
 def test_numpys_numbers_leave_the_type_alone() -> None:

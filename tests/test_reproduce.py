@@ -34,6 +34,7 @@ from refldnq.experiments.reproduce.exhibit import Plan, entries_of, plan_of
 from refldnq.experiments.reproduce.methods import known_methods, relative_difference
 from refldnq.experiments.reproduce.paper import paper
 from refldnq.experiments.reproduce.plan import (
+    CAPPED,
     OURS,
     TRN_LEVELS,
     PlannedCell,
@@ -253,7 +254,7 @@ def test_a_schedule_without_influence_makes_no_other_run(
     assert accept(*words, *where, "--schedule", "published", "--show-only").stdout == scaled.stdout
     assert len(Store(tmp_path / "runs.sqlite").rows()) == 4
     # Planted: a command that takes the schedule into every run's description.
-    monkeypatch.setattr(exhibit, "schedule_of", lambda method, schedule: schedule)
+    monkeypatch.setattr(exhibit, "schedule_of", lambda method, schedule, images: schedule)
     accept(*words, *where, "--schedule", "published")
     assert len(fakes["vq"].calls) == 8
 
@@ -272,6 +273,55 @@ def test_a_schedule_with_influence_makes_other_runs() -> None:
             for schedule in ("scaled", "published")
         }
         assert len(ids) == 1 + other, method
+
+
+@pytest.mark.parametrize(
+    "method", ["ldnq", "best", "ldnq+retrain", "vq+retrain", "exnn", "inq", "exnn+retrain"]
+)
+def test_a_capped_schedule_takes_no_more_passes_than_the_usual_images(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, many = 20, 70  # not a multiple
+    exnn: Any = BASELINES["exnn"].run
+    short = replace(BASELINES["exnn"], run=replace(exnn, scaled=replace(exnn.scaled, epochs=12)))
+    monkeypatch.setattr("refldnq.baselines.BASELINES", {**BASELINES, "exnn": short})
+    monkeypatch.setattr("refldnq.baselines.runs.RETRAIN", replace(RETRAINING, epochs=9))
+    monkeypatch.setattr(methods, "AFTERWARDS", replace(RETRAINING, epochs=9))
+    monkeypatch.setattr(methods, "USUAL_IMAGES", usual)
+    scaled = PlannedRun("mlp-digits", method, 3, usual, 0)
+    capped = replace(scaled, images=many, schedule=methods.schedule_of(method, CAPPED, many))
+    assert capped.schedule == CAPPED
+    passes = methods.perform(scaled, Sources(ZOO))["image_passes"]
+    events: list[Event] = []
+    row = methods.perform(capped, Sources(ZOO), on_progress=events.append)
+    assert events[-1].fraction == 1.0
+    assert passes / 2 < row["image_passes"] <= passes
+    # Planted: a schedule that is not capped.
+    monkeypatch.setattr(methods, "USUAL_IMAGES", many)
+    assert methods.perform(capped, Sources(ZOO))["image_passes"] > passes
+
+
+def test_a_cap_without_influence_makes_no_other_run() -> None:
+    sources, run = Sources(ZOO), PlannedRun("mlp-digits", "ldnq", 3, 500, 0)
+    prepared = prepare(sources, "mlp-digits")
+    for method, other in (
+        ("ttq", True),
+        ("dq+retrain", True),
+        ("ldnq", True),
+        ("dq", False),
+        ("ldnq-", False),
+    ):
+        for images in (500, 501):
+            cells = [PlannedCell("mlp-digits", method, 3, images)]
+            ids = {plan_of(cells, [0], sources, schedule=name).tasks[0].id for name in ("scaled", CAPPED)}
+            assert len(ids) == 1 + (other and images > 500), (method, images)
+    # What a run does is the same then, and not only its name.
+    for method in ("ttq+retrain", "dq+retrain", "ldnq+retrain"):
+        own = replace(run, method=method)
+        capped = methods.settings_of(replace(own, schedule=CAPPED), prepared)
+        assert capped == methods.settings_of(own, prepared)
+        more = methods.settings_of(replace(own, schedule=CAPPED, images=1000), prepared)
+        assert more != methods.settings_of(replace(own, images=1000), prepared)
 
 
 def test_other_weights_or_data_are_other_runs(fakes: dict[str, Fake], tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ def fit(
     labels : Array, shape (n,), int64, or None
         Class indices; None where the method does not use them.
     schedule : Schedule
-        Length, rates, augmentation.
+        Length, rates, augmentation; `Schedule.lasting` for these images.
     rng : numpy.random.Generator
         Orders and augments the images; its state is set to the one in `state`.
     state : LoopState
@@ -370,8 +370,8 @@ def fit(
     Raises
     ------
     ValueError
-        If labels are needed and missing, the images or labels do not fit, the state has another number of
-        epochs than the schedule, or training diverges.
+        If labels are needed and missing, the images or labels do not fit, the schedule has `most_images`, the
+        state has another number of epochs than it, or training diverges.
     TypeError
         If the images' type is not the network's, or the labels are not integers.
     """
@@ -380,6 +380,8 @@ def fit(
     count = check_images(method.network, images)
     if labels is not None:
         check_labelled(method.network, images, labels)
+    if schedule.most_images is not None:
+        raise ValueError(f"`schedule` must be `lasting` for {count} images, got {schedule}.")
     if state.epochs != schedule.total:
         raise ValueError(f"`state` must be of a run of {schedule.total} epochs, got one of {state.epochs}.")
     rng.bit_generator.state = dict(state.rng)

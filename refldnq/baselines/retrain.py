@@ -52,7 +52,7 @@ def step_6(schedule: Schedule = RETRAIN) -> TrainSettings:
     >>> step_6().epochs, step_6().learning_rate, step_6().optimizer
     (40, 0.001, 'adam')
     """
-    usual = {"cycles": 1, "decay": "cosine", "nesterov": False, "weight_decay": 0.0}
+    usual = {"cycles": 1, "decay": "cosine", "nesterov": False, "weight_decay": 0.0, "most_images": None}
     wrong = [name for name, value in usual.items() if getattr(schedule, name) != value]
     if wrong:
         raise ValueError(f"`schedule` must have {wrong[0]} {usual[wrong[0]]}, got {schedule}.")

@@ -105,7 +105,7 @@ class Trained(Defaults):
         plan : Schedule
             Of the training, whose versions of the images it sees.
         """
-        return replace(RETRAIN, crop=plan.crop, flip=plan.flip)
+        return replace(RETRAIN, crop=plan.crop, flip=plan.flip, most_images=plan.most_images)
 
     def __call__(
         self,
@@ -125,10 +125,10 @@ class Trained(Defaults):
         """Quantize a network."""
         chosen, how = chosen_layers(network, layers), self.resolved(levels, settings)
         method = self.make(network, chosen, levels, how)
-        plan = method.plan(pick_schedule(schedule, self.scaled, self.published))
+        asked = method.plan(pick_schedule(schedule, self.scaled, self.published))
+        plan, after = (each.lasting(len(images)) for each in (asked, self.retraining(asked)))
         _check(network, images, labels, method.labels_used or retrain)
         _check_free(network, chosen, "nothing", retrain)
-        after = self.retraining(plan)
         own = identity_of(self.name, how, plan, after, levels, chosen, network, images, labels)
         _check_state(state, own, retrain)
         if state is None or state.stage == "train":
@@ -200,7 +200,7 @@ class Computed(Defaults):
     ) -> BaselineResult:
         """Quantize a network."""
         chosen, how = chosen_layers(network, layers), self.resolved(levels, settings)
-        plan = pick_schedule(schedule, RETRAIN, RETRAIN)
+        plan = pick_schedule(schedule, RETRAIN, RETRAIN).lasting(len(images))
         _check(network, images, labels, retrain)
         _check_free(network, chosen, self.free, retrain)
         own = identity_of(self.name, how, plan, None, levels, chosen, network, images, labels)

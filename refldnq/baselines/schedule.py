@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from refldnq._checks import check_choice, check_integer, check_number
@@ -11,6 +11,9 @@ from refldnq.optim import SGD, Adam, Optimizer, learning_rate
 Name = Literal["scaled", "published"]
 """``published``: as in the method's paper or code, for a whole training set. ``scaled``: for some hundred
 images."""
+
+USUAL_IMAGES = 500
+"""What the schedules ``scaled`` were chosen on: the paper's number for CIFAR-10."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +55,8 @@ class Schedule:
         Zeros added on each side before a random crop to the old size, in pixels.
     flip : bool, optional
         Whether half of the images are mirrored left to right.
+    most_images : int, optional
+        With more images than these there are fewer epochs, see `lasting`; None: as many for any number.
 
     Raises
     ------
@@ -88,6 +93,7 @@ class Schedule:
     statistics: Literal["batch", "running"] = "batch"
     crop: int = 4
     flip: bool = True
+    most_images: int | None = None
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, at_least=1)
@@ -105,6 +111,8 @@ class Schedule:
         if not self.momentum < 1:
             raise ValueError(f"`momentum` must be below 1, got {self.momentum}.")
         check_integer("crop", self.crop, at_least=0)
+        if self.most_images is not None:
+            check_integer("most_images", self.most_images, at_least=1)
         for milestone in self.milestones:
             check_integer("milestones", milestone, at_least=0)
         if list(self.milestones) != sorted(set(self.milestones)):
@@ -114,6 +122,27 @@ class Schedule:
                 f"`milestones` must lie before the end of a cycle of {self.epochs} epochs, got "
                 f"{self.milestones}."
             )
+
+    def lasting(self, images: int) -> Schedule:
+        """The schedule for so many images: for more than `most_images` no more image passes than for these.
+
+        There is one epoch a cycle at least; milestones keep their place in the cycle.
+
+        Parameters
+        ----------
+        images : int
+            That are trained on.
+
+        Examples
+        --------
+        >>> schedule = Schedule(epochs=80, learning_rate=0.1, origin="", most_images=500)
+        >>> [schedule.lasting(images).epochs for images in (50, 500, 2000, 10**6)]
+        [80, 80, 20, 1]
+        """
+        most = images if self.most_images is None else min(images, self.most_images)
+        epochs = max(1, self.epochs * most // images)
+        milestones = dict.fromkeys(milestone * epochs // self.epochs for milestone in self.milestones)
+        return replace(self, epochs=epochs, milestones=tuple(milestones), most_images=None)
 
     @property
     def total(self) -> int:

@@ -59,10 +59,10 @@ def _file(name: str, words: str) -> Callable[[Command], Command]:
 @click.option("--keep-ends", is_flag=True, help="The first and the last layer remain in full precision.")
 @click.option(
     "--schedule",
-    type=click.Choice(["scaled", "published"]),
+    type=click.Choice(["scaled", "capped", "published"]),
     default="scaled",
     show_default=True,
-    help="How methods that train do so: for few images, or as their authors have it.",
+    help="Training: for few images; with no more image passes for more of them; or as its authors have it.",
 )
 @click.option(
     "--data",

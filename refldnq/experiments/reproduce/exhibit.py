@@ -54,8 +54,8 @@ def plan_of(
         Of every cell.
     sources : Sources
         Where to look.
-    schedule : {'scaled', 'published'}, optional
-        Of the methods that train.
+    schedule : {'scaled', 'capped', 'published'}, optional
+        As in `refldnq.experiments.reproduce.plan.PlannedRun`.
     beside : Path, optional
         See `refldnq.experiments.reproduce.jobs.Task`.
 
@@ -86,7 +86,7 @@ def plan_of(
         if exact in found:
             continue
         found[exact] = None
-        for run in runs_of(exact, count, seeds, schedule_of(cell.method, schedule)):
+        for run in runs_of(exact, count, seeds, schedule_of(cell.method, schedule, count)):
             identity = {**prepared.fingerprints, **settings_of(run, prepared)}
             work = work_of(run, prepared)
             tasks.append(Task(run=run, identity=identity, sources=sources, beside=beside, work=work))

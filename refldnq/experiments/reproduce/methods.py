@@ -23,14 +23,14 @@ from refldnq.baselines.loop import LoopState
 from refldnq.baselines.retrain import RETRAIN as AFTERWARDS
 from refldnq.baselines.retrain import step_6
 from refldnq.baselines.runs import Computed, Trained
-from refldnq.baselines.schedule import Schedule
+from refldnq.baselines.schedule import USUAL_IMAGES, Schedule
 from refldnq.cascade import ratio
 from refldnq.codebook import powers_of_two
 from refldnq.experiments.checkpoint import Fingerprint
 from refldnq.experiments.digits import digits_update
 from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.record import plain
-from refldnq.experiments.reproduce.plan import RETRAIN, PlannedRun
+from refldnq.experiments.reproduce.plan import CAPPED, RETRAIN, PlannedRun
 from refldnq.experiments.reproduce.sources import (
     MissingError,
     Prepared,
@@ -124,25 +124,36 @@ def why_not_levels(method: str, levels: int) -> str | None:
     return None
 
 
-def schedule_of(method: str, schedule: str) -> str:
+def schedule_of(method: str, schedule: str, images: int) -> str:
     """The schedule that a method's runs are known by: ``scaled`` where the schedules' names mean the same.
 
-    A method that does not train, or is merely retrained, gives the same under both: its runs are one.
+    A method that does not train, or is merely retrained, gives the same as published: its runs are one. So
+    are those for few images whose length is capped, and those of methods without any training.
 
     Parameters
     ----------
     method : str
         Its name.
-    schedule : {'scaled', 'published'}
+    schedule : {'scaled', 'capped', 'published'}
         What is asked for.
+    images : int
+        Of the run.
 
     Examples
     --------
-    >>> [schedule_of(name, "published") for name in ("ttq", "vq+retrain", "ldnq")]
+    >>> [schedule_of(name, "published", 500) for name in ("ttq", "vq+retrain", "ldnq")]
     ['published', 'scaled', 'scaled']
+    >>> [schedule_of(name, "capped", 1000) for name in ("ttq", "vq+retrain", "ldnq", "vq", "ldnq-")]
+    ['capped', 'capped', 'capped', 'scaled', 'scaled']
+    >>> schedule_of("ttq", "capped", 500)
+    'scaled'
     """
-    baseline = _baselines().get(method.removesuffix(RETRAIN))
+    base = method.removesuffix(RETRAIN)
+    baseline = _baselines().get(base)
     how = None if baseline is None else baseline.run
+    if schedule == CAPPED:
+        trains = isinstance(how, Trained) or base != method or (base in OWN and base != LDNQ_MINUS)
+        return CAPPED if trains and images > USUAL_IMAGES else "scaled"
     if not isinstance(how, Trained) or how.scaled.numbers == how.published.numbers:
         return "scaled"
     return schedule
@@ -187,7 +198,7 @@ def settings_of(run: PlannedRun, prepared: Prepared) -> dict[str, Any]:
     return {
         **own,
         "baseline": baseline.name,
-        "schedule": plain(_schedule(run, baseline, prepared).numbers) if trains else None,
+        "schedule": plain(_schedule(run, baseline, prepared).lasting(run.images).numbers) if trains else None,
         **({} if after is None else {"retraining": plain(after.numbers)}),
         "settings": plain(how.resolved(run.levels)) if isinstance(how, Trained | Computed) else None,
     }
@@ -346,10 +357,17 @@ def _request(run: PlannedRun, prepared: Prepared) -> QuantizeRequest:
         settings = without_update(settings)
     if run.keep_ends:
         settings = replace(settings, first=False, last=False)
+    if run.schedule == CAPPED and settings.update is not None and run.images > USUAL_IMAGES:
+        between, final = (
+            max(min(1, epochs), epochs * USUAL_IMAGES // run.images)
+            for epochs in (settings.update.epochs, settings.final_epochs)
+        )
+        settings = replace(settings, update=settings.update.lasting(between), final_epochs=final)
     tuning = None
     if run.method.endswith(RETRAIN):
         # The loss is the network's own, by name: a run is known by what it does, not by how it is asked.
-        tuning = replace(step_6(_suited(AFTERWARDS, prepared)), loss=prepared.model.network.loss)
+        tuning = step_6(_suited(AFTERWARDS, prepared, run).lasting(run.images))
+        tuning = replace(tuning, loss=prepared.model.network.loss)
     return QuantizeRequest(settings=settings, images=run.images, seed=run.seed, fine_tune=tuning)
 
 
@@ -360,19 +378,22 @@ def _baselines() -> Mapping[str, Baseline]:
 
 
 def _schedule(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> Schedule:
-    # As the method follows it; of a method that computes, its retraining's.
+    # As the method follows it, for any number of images; of a method that computes, its retraining's.
     how = baseline.run
     if not isinstance(how, Trained):
-        return _suited(AFTERWARDS, prepared)
-    asked = _suited(how.published if run.schedule == "published" else how.scaled, prepared)
+        return _suited(AFTERWARDS, prepared, run)
+    asked = _suited(how.published if run.schedule == "published" else how.scaled, prepared, run)
     network = prepared.model.network
     return how.plan(network, _layers(run, network) or network.weighted, run.levels, asked)
 
 
 def _stages(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> tuple[int, int]:
     # Epochs of a baseline's training, and of the retraining behind it.
-    first = _schedule(run, baseline, prepared).total if baseline.trains else 0
-    return first, AFTERWARDS.total if run.method.endswith(RETRAIN) else 0
+    first, second = _schedule(run, baseline, prepared), _suited(AFTERWARDS, prepared, run)
+    return (
+        first.lasting(run.images).total if baseline.trains else 0,
+        second.lasting(run.images).total if run.method.endswith(RETRAIN) else 0,
+    )
 
 
 def _fraction(state: LoopState, stages: tuple[int, int]) -> float:
@@ -391,11 +412,13 @@ def _afterwards(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> Sche
     how = baseline.run
     if not isinstance(how, Trained) or not run.method.endswith(RETRAIN):
         return None
-    return how.retraining(_schedule(run, baseline, prepared))
+    return how.retraining(_schedule(run, baseline, prepared)).lasting(run.images)
 
 
-def _suited(schedule: Schedule, prepared: Prepared) -> Schedule:
-    # Other crops of small digits, and no mirror images of any.
+def _suited(schedule: Schedule, prepared: Prepared, run: PlannedRun) -> Schedule:
+    # Other crops of small digits, no mirror images of any, and the cap.
+    if run.schedule == CAPPED:
+        schedule = replace(schedule, most_images=USUAL_IMAGES)
     if _small(prepared):
         schedule = replace(schedule, crop=1)
     return replace(schedule, flip=False) if _digits(prepared) else schedule

@@ -46,6 +46,10 @@ choice of values can beat; TTQ from the start of ternary weight networks in plac
 TRN_LEVELS = 27
 """The most of a weight in TRN, whose 12.5 are a mean over blocks with one, two or three ternary terms."""
 
+CAPPED = "capped"
+"""A schedule beside those of `refldnq.baselines.schedule.Name`: ``scaled``, but for no more image passes than
+`refldnq.baselines.schedule.USUAL_IMAGES` take. A study over the number of images can be paid for then."""
+
 INQ_LEVELS = {15: 17}
 """What the paper prints for INQ, and the values that INQ's code of 5 bits has."""
 
@@ -97,8 +101,9 @@ class PlannedRun:
         Of every quantized layer; calibration images; of all that is random.
     keep_ends : bool, optional
         As in `PlannedCell`.
-    schedule : {'scaled', 'published'}, optional
-        Of the methods that train: for few images, or as their authors have it.
+    schedule : {'scaled', 'capped', 'published'}, optional
+        Of all training and of the weights update: for few images; not longer for more of them (`CAPPED`); or,
+        of the methods that train, as their authors have it.
     """
 
     network: str

@@ -118,7 +118,7 @@ def entries(
     seeds : sequence of int, optional
         Only these; None means all.
     schedule : str, optional
-        Of the methods that train.
+        As in `refldnq.experiments.reproduce.plan.PlannedRun`.
     totals : mapping of str to int, optional
         Training images by network, for cells with shares of them; of other networks those that the rows name.
         A share of an unknown number stands for any number of images, as does None.
@@ -170,7 +170,7 @@ def totals_of(rows: Sequence[Row]) -> dict[str, int]:
 def _belongs(row: Row, cell: PlannedCell, totals: Mapping[str, int], schedule: str) -> bool:
     run = row.run
     own = (run.network, run.method, run.levels, run.keep_ends, run.schedule)
-    asked = schedule_of(cell.method, schedule)
+    asked = schedule_of(cell.method, schedule, run.images)
     if own != (cell.network, cell.method, cell.levels, cell.keep_ends, asked):
         return False
     if isinstance(cell.images, float) and cell.network in totals:
