@@ -626,27 +626,43 @@ def test_a_capped_schedule_takes_at_most_the_passes_of_its_images(
         milestones=milestones,
         most_images=most,
     )
-    found = own.lasting(images)
-    assert found.lasting(10 * images) == found  # once is enough
+    found = own.for_images(images)
+    assert found.for_images(10 * images) == found  # once is enough
     if images <= most:
         assert found == replace(own, most_images=None)
         return
     assert (
         found.epochs == 1 or found.total * images <= own.total * most < (found.epochs + 1) * cycles * images
     )
-    # The rate falls at the same share of the cycle, rounded down to an epoch.
-    assert len(found.milestones) <= len(milestones)
-    for milestone in milestones:
-        assert milestone * found.epochs // epochs in found.milestones
+    # An epoch begins with the rate of the same share of the longer cycle, or, where milestones have fallen
+    # together, with a larger one.
+    places = [-(-milestone * found.epochs // epochs) for milestone in milestones]
+    for epoch in range(found.epochs):
+        now, before = found.rate(epoch, 0, 1), own.rate(epoch * epochs // found.epochs, 0, 1)
+        assert now == before if len(set(places)) == len(places) else now >= before
 
 
 def test_a_capped_schedule_is_resolved_before_a_training() -> None:
-    with pytest.raises(ValueError, match="`schedule` must be `lasting` for 24 images"):
+    with pytest.raises(ValueError, match="`schedule` must be `for_images` of 24 images"):
         trained(method_of("ttq"), replace(ONE, most_images=24))
     with pytest.raises(ValueError, match="most_images"):
         step_6(replace(RETRAIN, most_images=24))
     with pytest.raises(ValueError, match="`most_images` must be an integer of at least 1, got 0"):
         replace(ONE, most_images=0)
+    with pytest.raises(ValueError, match="`images` must be an integer of at least 1, got 0"):
+        ONE.for_images(0)
+    for name in ("vq", "ttq"):
+        with pytest.raises(ValueError, match="`n` must be an integer of at least 1"):
+            BASELINES[name].run(
+                NETWORK, IMAGES[:0], LABELS[:0], levels=3, rng=np.random.default_rng(0), schedule=SHORT
+            )
+
+
+def test_a_cap_that_is_none_is_not_part_of_what_a_run_is() -> None:
+    """Runs from before there was a cap are known by the other numbers."""
+    assert "most_images" not in ONE.numbers and "origin" not in ONE.numbers
+    assert replace(ONE, most_images=9).numbers == {**ONE.numbers, "most_images": 9}
+    assert set(ONE.numbers) == {item.name for item in fields(Schedule)} - {"origin", "most_images"}
 
 
 def test_numpys_numbers_leave_the_type_alone() -> None:

@@ -315,6 +315,12 @@ def test_a_cap_without_influence_makes_no_other_run() -> None:
             cells = [PlannedCell("mlp-digits", method, 3, images)]
             ids = {plan_of(cells, [0], sources, schedule=name).tasks[0].id for name in ("scaled", CAPPED)}
             assert len(ids) == 1 + (other and images > 500), (method, images)
+    # The profile's only epoch between two layers stays.
+    best = replace(run, network="resnet20", method="best", images=10_000, schedule=CAPPED)
+    photos = replace(prepared, train=replace(prepared.train, name="cifar10"))
+    found = methods._request(best, photos).settings
+    assert found.update is not None
+    assert (found.update.epochs, found.update.copies, found.final_epochs) == (1, 1, 96 * 500 // 10_000)
     # What a run does is the same then, and not only its name.
     for method in ("ttq+retrain", "dq+retrain", "ldnq+retrain"):
         own = replace(run, method=method)
@@ -322,6 +328,25 @@ def test_a_cap_without_influence_makes_no_other_run() -> None:
         assert capped == methods.settings_of(own, prepared)
         more = methods.settings_of(replace(own, schedule=CAPPED, images=1000), prepared)
         assert more != methods.settings_of(replace(own, images=1000), prepared)
+
+
+def test_a_capped_row_is_shown_and_named(fakes: dict[str, Fake], tmp_path: Path) -> None:
+    words = ("fig2a", "--networks", "mlp-digits", "--methods", "vq+retrain", "--seeds", "0-1")
+    where = ("--images", "400,600", "--schedule", "capped", "--store", tmp_path / "runs.sqlite")
+    shown = accept(*words, *where)
+    assert [call["schedule"].most_images for call in fakes["vq"].calls] == [None, None, 500, 500]
+    assert "The schedule capped, not scaled: vq+retrain with 600 images." in shown.stdout
+    again = accept(*words, *where, "--show-only", "--csv", tmp_path / "rows.csv").stdout
+    assert again.startswith(shown.stdout)
+    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
+    assert [(row["images"], row["schedule"], row["n"]) for row in rows] == [
+        ("400", "scaled", "2"),
+        ("600", "capped", "2"),
+    ]
+    # The scaled schedule has the runs of 400 images, and none of 600.
+    scaled = accept(*words, *where[:2], *where[4:], "--show-only").stdout
+    assert "capped" not in scaled and len(fakes["vq"].calls) == 4
+    assert PlannedRun("a", "vq", 3, 600, 0, schedule=CAPPED).words.endswith("600 images, capped, seed 0")
 
 
 def test_other_weights_or_data_are_other_runs(fakes: dict[str, Fake], tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ def fit(
     labels : Array, shape (n,), int64, or None
         Class indices; None where the method does not use them.
     schedule : Schedule
-        Length, rates, augmentation; `Schedule.lasting` for these images.
+        Length, rates, augmentation; `Schedule.for_images` of these.
     rng : numpy.random.Generator
         Orders and augments the images; its state is set to the one in `state`.
     state : LoopState
@@ -381,7 +381,7 @@ def fit(
     if labels is not None:
         check_labelled(method.network, images, labels)
     if schedule.most_images is not None:
-        raise ValueError(f"`schedule` must be `lasting` for {count} images, got {schedule}.")
+        raise ValueError(f"`schedule` must be `for_images` of {count} images, got {schedule}.")
     if state.epochs != schedule.total:
         raise ValueError(f"`state` must be of a run of {schedule.total} epochs, got one of {state.epochs}.")
     rng.bit_generator.state = dict(state.rng)

@@ -125,9 +125,9 @@ class Trained(Defaults):
         """Quantize a network."""
         chosen, how = chosen_layers(network, layers), self.resolved(levels, settings)
         method = self.make(network, chosen, levels, how)
-        asked = method.plan(pick_schedule(schedule, self.scaled, self.published))
-        plan, after = (each.lasting(len(images)) for each in (asked, self.retraining(asked)))
         _check(network, images, labels, method.labels_used or retrain)
+        asked = method.plan(pick_schedule(schedule, self.scaled, self.published))
+        plan, after = (each.for_images(len(images)) for each in (asked, self.retraining(asked)))
         _check_free(network, chosen, "nothing", retrain)
         own = identity_of(self.name, how, plan, after, levels, chosen, network, images, labels)
         _check_state(state, own, retrain)
@@ -200,8 +200,8 @@ class Computed(Defaults):
     ) -> BaselineResult:
         """Quantize a network."""
         chosen, how = chosen_layers(network, layers), self.resolved(levels, settings)
-        plan = pick_schedule(schedule, RETRAIN, RETRAIN).lasting(len(images))
         _check(network, images, labels, retrain)
+        plan = pick_schedule(schedule, RETRAIN, RETRAIN).for_images(len(images))
         _check_free(network, chosen, self.free, retrain)
         own = identity_of(self.name, how, plan, None, levels, chosen, network, images, labels)
         _check_state(state, own, retrain)

@@ -16,6 +16,19 @@ USUAL_IMAGES = 500
 """What the schedules ``scaled`` were chosen on: the paper's number for CIFAR-10."""
 
 
+def fewer_epochs(epochs: int, images: int, most: int) -> int:
+    """Epochs over more than `most` images with no more image passes than over these, but one at least.
+
+    Examples
+    --------
+    >>> fewer_epochs(16, 500, 500), fewer_epochs(16, 2000, 500), fewer_epochs(16, 10**6, 500)
+    (16, 4, 1)
+    >>> fewer_epochs(0, 2000, 500)
+    0
+    """
+    return max(min(epochs, 1), epochs * min(images, most) // images)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
     """The length and the rates of a training.
@@ -56,7 +69,7 @@ class Schedule:
     flip : bool, optional
         Whether half of the images are mirrored left to right.
     most_images : int, optional
-        With more images than these there are fewer epochs, see `lasting`; None: as many for any number.
+        With more images than these there are fewer epochs, see `for_images`; None: as many for any number.
 
     Raises
     ------
@@ -123,25 +136,34 @@ class Schedule:
                 f"{self.milestones}."
             )
 
-    def lasting(self, images: int) -> Schedule:
+    def for_images(self, images: int) -> Schedule:
         """The schedule for so many images: for more than `most_images` no more image passes than for these.
 
-        There is one epoch a cycle at least; milestones keep their place in the cycle.
+        But there is one epoch a cycle at least. A milestone keeps its place in the cycle, up to the next
+        epoch; those that fall together count once, and those that reach the end not at all.
 
         Parameters
         ----------
         images : int
             That are trained on.
 
+        Raises
+        ------
+        ValueError
+            If there is none.
+
         Examples
         --------
         >>> schedule = Schedule(epochs=80, learning_rate=0.1, origin="", most_images=500)
-        >>> [schedule.lasting(images).epochs for images in (50, 500, 2000, 10**6)]
+        >>> [schedule.for_images(images).epochs for images in (50, 500, 2000, 10**6)]
         [80, 80, 20, 1]
         """
-        most = images if self.most_images is None else min(images, self.most_images)
-        epochs = max(1, self.epochs * most // images)
-        milestones = dict.fromkeys(milestone * epochs // self.epochs for milestone in self.milestones)
+        check_integer("images", images, at_least=1)
+        if self.most_images is None:
+            return self
+        epochs = fewer_epochs(self.epochs, images, self.most_images)
+        places = (-(-milestone * epochs // self.epochs) for milestone in self.milestones)
+        milestones = dict.fromkeys(place for place in places if place < epochs)
         return replace(self, epochs=epochs, milestones=tuple(milestones), most_images=None)
 
     @property
@@ -151,8 +173,12 @@ class Schedule:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """All that decides a training: every field but the origin, which is words."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "origin"}
+        """All that decides a training: every field but the origin, which is words, and a cap that is none.
+
+        The cap is younger than runs that are known by these numbers.
+        """
+        left_out = {"origin"} | ({"most_images"} if self.most_images is None else set())
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in left_out}
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """The learning rate.

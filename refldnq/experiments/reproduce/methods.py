@@ -23,7 +23,7 @@ from refldnq.baselines.loop import LoopState
 from refldnq.baselines.retrain import RETRAIN as AFTERWARDS
 from refldnq.baselines.retrain import step_6
 from refldnq.baselines.runs import Computed, Trained
-from refldnq.baselines.schedule import USUAL_IMAGES, Schedule
+from refldnq.baselines.schedule import USUAL_IMAGES, Schedule, fewer_epochs
 from refldnq.cascade import ratio
 from refldnq.codebook import powers_of_two
 from refldnq.experiments.checkpoint import Fingerprint
@@ -127,8 +127,8 @@ def why_not_levels(method: str, levels: int) -> str | None:
 def schedule_of(method: str, schedule: str, images: int) -> str:
     """The schedule that a method's runs are known by: ``scaled`` where the schedules' names mean the same.
 
-    A method that does not train, or is merely retrained, gives the same as published: its runs are one. So
-    are those for few images whose length is capped, and those of methods without any training.
+    ``published`` matters to methods that train, and not to a retraining; ``capped`` to any training, to a
+    retraining and to the weights update, for more than `refldnq.baselines.schedule.USUAL_IMAGES`.
 
     Parameters
     ----------
@@ -176,7 +176,8 @@ def work_of(run: PlannedRun, prepared: Prepared) -> float:
     if base in OWN:
         request = _request(run, prepared)
         work += sum(layer_work(network, request.settings, run.images).values())
-        epochs = request.fine_tune.epochs if request.fine_tune is not None else 0
+        epochs = request.settings.final_epochs
+        epochs += request.fine_tune.epochs if request.fine_tune is not None else 0
     else:
         baseline = _baselines()[base]
         epochs = sum(_stages(run, baseline, prepared))
@@ -194,11 +195,12 @@ def settings_of(run: PlannedRun, prepared: Prepared) -> dict[str, Any]:
         return {**own, "request": plain(_request(run, prepared))}
     baseline = _baselines()[run.method.removesuffix(RETRAIN)]
     trains, how = baseline.trains or run.method.endswith(RETRAIN), baseline.run
+    schedule = _schedule(run, baseline, prepared).for_images(run.images)
     after = _afterwards(run, baseline, prepared)
     return {
         **own,
         "baseline": baseline.name,
-        "schedule": plain(_schedule(run, baseline, prepared).lasting(run.images).numbers) if trains else None,
+        "schedule": plain(schedule.numbers) if trains else None,
         **({} if after is None else {"retraining": plain(after.numbers)}),
         "settings": plain(how.resolved(run.levels)) if isinstance(how, Trained | Computed) else None,
     }
@@ -357,16 +359,16 @@ def _request(run: PlannedRun, prepared: Prepared) -> QuantizeRequest:
         settings = without_update(settings)
     if run.keep_ends:
         settings = replace(settings, first=False, last=False)
-    if run.schedule == CAPPED and settings.update is not None and run.images > USUAL_IMAGES:
+    if run.schedule == CAPPED and settings.update is not None:
         between, final = (
-            max(min(1, epochs), epochs * USUAL_IMAGES // run.images)
+            fewer_epochs(epochs, run.images, USUAL_IMAGES)
             for epochs in (settings.update.epochs, settings.final_epochs)
         )
         settings = replace(settings, update=settings.update.lasting(between), final_epochs=final)
     tuning = None
     if run.method.endswith(RETRAIN):
         # The loss is the network's own, by name: a run is known by what it does, not by how it is asked.
-        tuning = step_6(_suited(AFTERWARDS, prepared, run).lasting(run.images))
+        tuning = step_6(_suited(AFTERWARDS, prepared, run).for_images(run.images))
         tuning = replace(tuning, loss=prepared.model.network.loss)
     return QuantizeRequest(settings=settings, images=run.images, seed=run.seed, fine_tune=tuning)
 
@@ -391,8 +393,8 @@ def _stages(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> tuple[in
     # Epochs of a baseline's training, and of the retraining behind it.
     first, second = _schedule(run, baseline, prepared), _suited(AFTERWARDS, prepared, run)
     return (
-        first.lasting(run.images).total if baseline.trains else 0,
-        second.lasting(run.images).total if run.method.endswith(RETRAIN) else 0,
+        first.for_images(run.images).total if baseline.trains else 0,
+        second.for_images(run.images).total if run.method.endswith(RETRAIN) else 0,
     )
 
 
@@ -412,7 +414,7 @@ def _afterwards(run: PlannedRun, baseline: Baseline, prepared: Prepared) -> Sche
     how = baseline.run
     if not isinstance(how, Trained) or not run.method.endswith(RETRAIN):
         return None
-    return how.retraining(_schedule(run, baseline, prepared)).lasting(run.images)
+    return how.retraining(_schedule(run, baseline, prepared)).for_images(run.images)
 
 
 def _suited(schedule: Schedule, prepared: Prepared, run: PlannedRun) -> Schedule:

@@ -47,8 +47,9 @@ TRN_LEVELS = 27
 """The most of a weight in TRN, whose 12.5 are a mean over blocks with one, two or three ternary terms."""
 
 CAPPED = "capped"
-"""A schedule beside those of `refldnq.baselines.schedule.Name`: ``scaled``, but for no more image passes than
-`refldnq.baselines.schedule.USUAL_IMAGES` take. A study over the number of images can be paid for then."""
+"""A schedule beside those of `refldnq.baselines.schedule.Name`: ``scaled``, but for more than
+`refldnq.baselines.schedule.USUAL_IMAGES` with no more image passes than for these. A study over the number of
+images can be paid for then."""
 
 INQ_LEVELS = {15: 17}
 """What the paper prints for INQ, and the values that INQ's code of 5 bits has."""
@@ -117,9 +118,10 @@ class PlannedRun:
     @property
     def words(self) -> str:
         """The run in one line."""
-        ends = ", ends kept" if self.keep_ends else ""
+        kept = ", ends kept" if self.keep_ends else ""
+        how = f", {self.schedule}" if self.schedule != "scaled" else ""
         return (
-            f"{self.network}, {self.method}, {self.levels} levels, {self.images} images{ends}, "
+            f"{self.network}, {self.method}, {self.levels} levels, {self.images} images{kept}{how}, "
             f"seed {self.seed}"
         )
 

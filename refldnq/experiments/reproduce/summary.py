@@ -69,6 +69,11 @@ class Entry:
     runs: tuple[Row, ...] = ()
 
     @property
+    def schedule(self) -> str:
+        """How its runs trained; empty without runs."""
+        return self.runs[0].run.schedule if self.runs else ""
+
+    @property
     def origin(self) -> str:
         """Whose the method is, see `refldnq.experiments.reproduce.plan.origin_of`."""
         return origin_of(self.cell.method, self.cell.levels)

@@ -68,6 +68,7 @@ CSV_FIELDS = (
     "exhibit",
     *COMMON,
     "keep_ends",
+    "schedule",
     "settings",
     "n",
     "seeds",
@@ -225,7 +226,19 @@ def lines_of(exhibit: str, entries: Sequence[Entry]) -> list[str]:
     figure = next((one for one in paper().figures if one.name == exhibit), None)
     if figure is not None:
         lines.append(f"The paper prints no number; it says: “{figure.says}”")
-    return [*lines, *settings_lines(entries), *notes_of(entries)]
+    return [*lines, *schedule_lines(entries), *settings_lines(entries), *notes_of(entries)]
+
+
+def schedule_lines(entries: Sequence[Entry]) -> list[str]:
+    """Which entries have another schedule than ``scaled``, a line a schedule."""
+    lines = []
+    for schedule in dict.fromkeys(entry.schedule for entry in entries if entry.schedule):
+        own = [entry.cell for entry in entries if entry.schedule == schedule]
+        if schedule != "scaled":
+            methods = ", ".join(dict.fromkeys(cell.method for cell in own))
+            counts = ", ".join(str(count) for count in dict.fromkeys(cell.images for cell in own))
+            lines.append(f"The schedule {schedule}, not scaled: {methods} with {counts} images.")
+    return lines
 
 
 def settings_lines(entries: Sequence[Entry], most: int = 4) -> list[str]:
@@ -295,6 +308,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         **plain(entry.cell),
         "origin": entry.origin,
         "n": entry.n,
+        "schedule": entry.schedule,
         "settings": entry.group,
         "labels_used": entry.labels_used,
         **plain(entry.values),
@@ -373,6 +387,7 @@ def _record(exhibit: str, entry: Entry) -> dict[str, Any]:
         "exhibit": exhibit,
         **plain(cell),
         "origin": entry.origin,
+        "schedule": entry.schedule,
         "settings": entry.group,
         "n": entry.n,
         "seeds": " ".join(str(row.run.seed) for row in entry.runs),
