@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from refldnq import models
-from refldnq.baselines import BASELINES
+from refldnq.baselines import BASELINES, lat
 from refldnq.baselines.identity import graph_words
 from refldnq.baselines.inq import PORTIONS, TERNARY_PORTIONS, InqSettings
 from refldnq.baselines.retrain import RETRAIN as RETRAINING
@@ -418,14 +418,18 @@ def test_algorithm_1_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.glob("*.checkpoint.h5")) == []
 
 
+@pytest.mark.parametrize("schedule", ["scaled", CAPPED])
 def test_a_baseline_goes_on_from_its_state_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from refldnq.experiments import baseline_checkpoint
 
     monkeypatch.setattr(methods, "SAVE_EVERY", 0.0)
-    run = PlannedRun("mlp-digits", "lata+retrain", 3, 40, 2)
+    monkeypatch.setattr(methods, "USUAL_IMAGES", 20)
+    run = PlannedRun("mlp-digits", "lata+retrain", 3, 40, 2, schedule=schedule)
     whole = methods.perform(run, Sources(ZOO))
+    epochs = lat.SCALED.total + RETRAINING.total
+    assert whole["epochs"] == (epochs // 2 if schedule == CAPPED else epochs)
     save, file = baseline_checkpoint.save, tmp_path / "state.h5"
 
     def save_and_stop(path: Any, state: Any, fingerprint: Any) -> None:
@@ -443,8 +447,10 @@ def test_a_baseline_goes_on_from_its_state_to_the_same_bits(
     for name in ("correct_after", "output_error", "calibration_output_error", "steps", "image_passes"):
         assert again[name] == whole[name]
     assert again["labels_used"] is True and again["mean_levels"] == 3.0
-    with pytest.raises(ValueError, match="same run"):
-        methods.perform(replace(run, seed=3), Sources(ZOO), checkpoint=file)
+    other = "scaled" if schedule == CAPPED else CAPPED
+    for change in ({"seed": 3}, {"schedule": other}):
+        with pytest.raises(ValueError, match="same run"):
+            methods.perform(replace(run, **change), Sources(ZOO), checkpoint=file)
 
 
 def test_the_schedule_is_part_of_what_a_run_is() -> None:
@@ -547,6 +553,15 @@ def test_the_schedule_of_inq_is_what_it_follows() -> None:
     once = float(sum(multiplications(prepared.model.network))) * len(prepared.test)
     epochs = (methods.work_of(run, prepared) - once) / (once / len(prepared.test)) / 3 / run.images
     assert epochs == pytest.approx(ternary["epochs"] * cycles)
+
+
+def test_the_work_of_a_run_counts_its_last_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", "best", 3, 40, 0)
+    whole, request = methods.work_of(run, prepared), methods._request(run, prepared)
+    without = replace(request, settings=replace(request.settings, final_epochs=0))
+    monkeypatch.setattr(methods, "_request", lambda run, prepared: without)
+    once = float(sum(multiplications(prepared.model.network)))
+    assert whole - methods.work_of(run, prepared) == pytest.approx(3 * 96 * run.images * once, rel=1e-12)
 
 
 @pytest.mark.parametrize("method", ["vq+retrain", "exnn+retrain"])

@@ -17,7 +17,18 @@ USUAL_IMAGES = 500
 
 
 def fewer_epochs(epochs: int, images: int, most: int) -> int:
-    """Epochs over more than `most` images with no more image passes than over these, but one at least.
+    """Epochs over so many images with no more image passes than over `most` of them, but one at least.
+
+    Parameters
+    ----------
+    epochs : int
+        Over `most` images or fewer; none remain none.
+    images, most : int
+        At least 1.
+
+    Returns
+    -------
+    int
 
     Examples
     --------

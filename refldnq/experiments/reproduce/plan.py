@@ -13,6 +13,11 @@ EXHIBITS = ("table1", "table2", "table3", "table4", "fig2a", "fig2b", "fig2c")
 RETRAIN = "+retrain"
 """Behind a method's name: it is followed by training with labels (step 6 of Algorithm 1)."""
 
+CAPPED = "capped"
+"""A schedule beside those of `refldnq.baselines.schedule.Name`: ``scaled``, but more images than
+`refldnq.baselines.schedule.USUAL_IMAGES` get no more image passes than these. A study over the number of
+images can be paid for then."""
+
 PRINTED = {
     "TTQ": "ttq",
     "INQ": "inq",
@@ -45,11 +50,6 @@ choice of values can beat; TTQ from the start of ternary weight networks in plac
 
 TRN_LEVELS = 27
 """The most of a weight in TRN, whose 12.5 are a mean over blocks with one, two or three ternary terms."""
-
-CAPPED = "capped"
-"""A schedule beside those of `refldnq.baselines.schedule.Name`: ``scaled``, but for more than
-`refldnq.baselines.schedule.USUAL_IMAGES` with no more image passes than for these. A study over the number of
-images can be paid for then."""
 
 INQ_LEVELS = {15: 17}
 """What the paper prints for INQ, and the values that INQ's code of 5 bits has."""
