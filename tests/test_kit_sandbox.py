@@ -171,6 +171,17 @@ def test_answers_may_stand_in_a_copy_of_the_export(tmp_path: Path) -> None:
     assert found.info().name == "mine" and found.ids == (case.id,)
 
 
+def test_attributes_of_a_writer_are_no_fields(tmp_path: Path) -> None:
+    golden.write_answers(tmp_path / "a.h5", {"name": "mine"}, {"dual/a": {"lam_new": np.ones(2)}})
+    written = {"CLASS": "GROUP", "PYTABLES_FORMAT_VERSION": "2.1", "TITLE": "", "VERSION": "1.0"}
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        for name, value in written.items():
+            file.attrs[name] = np.bytes_(value) if value else h5py.Empty("S1")  # as PyTables has them
+        file.attrs["_NCProperties"] = "version=2,netcdf=4.9.2,hdf5=1.14.4"
+    info = recorded(tmp_path / "a.h5").info()
+    assert (info.name, info.version) == ("mine", "unknown")
+
+
 def test_folders_that_are_refused(worker: sandbox.Sandbox, tmp_path: Path) -> None:
     out = tmp_path / "dual" / "a" / "out"
     out.mkdir(parents=True)

@@ -35,6 +35,9 @@ MOST_ARRAYS = 20_000
 MOST_TEXT = 1 << 16
 """Longest text in bytes: attributes, ``info.json``, reasons of refusals."""
 
+WRITERS = ("CLASS", "PYTABLES_FORMAT_VERSION", "TITLE", "VERSION", "_NCProperties")
+"""Attributes that PyTables and netCDF write to the root of every file; they say nothing of the answers."""
+
 KINDS = "biufS"
 """Kinds of types that are read: truth values, integers, floats, texts of fixed length."""
 
@@ -430,7 +433,7 @@ def _read_info(file: Any) -> dict[str, Any]:
 
     info: dict[str, Any] = {}
     for name in file.attrs:
-        if name in ROOT:  # answers may be written into a copy of the export
+        if name in (*ROOT, *WRITERS):  # answers may be written into a copy of the export
             continue
         if name not in (*TEXTS, *LISTS):  # a misspelt one would be ignored
             known = ", ".join((*TEXTS, *LISTS))
