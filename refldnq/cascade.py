@@ -172,9 +172,9 @@ class HeldOut:
 
 
 class Copies(Sequence[Copy]):
-    """A step's versions of the images at the cut, each evaluated up to there once, when its epoch begins.
+    """A step's versions of the images at the cut, each evaluated up to there once, when it is first needed.
 
-    They are kept only if there are fewer of them than epochs: a version's activations can take 60 MB.
+    All are kept if there are fewer of them than epochs, else the latest: its activations can take 60 MB.
     """
 
     def __init__(
@@ -182,7 +182,8 @@ class Copies(Sequence[Copy]):
     ) -> None:
         self.cascade, self.student, self.versions = cascade, student, versions
         self.numbers = versions.of_step(step)
-        self.kept: dict[int, Copy] | None = {} if len(self.numbers) < epochs else None
+        self.all = len(self.numbers) < epochs
+        self.kept: dict[int, Copy] = {}
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -199,16 +200,16 @@ class Copies(Sequence[Copy]):
     def __getitem__(self, index: int | slice) -> Copy | Sequence[Copy]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        if self.kept is not None and index in self.kept:
+        if index in self.kept:
             return self.kept[index]
+        if not self.all:
+            self.kept.clear()
         number, cascade = self.numbers[index], self.cascade
         live = cascade.plain  # version 0 is at the cut already
         if number:
             live = advance(self.student, {INPUT: self.versions.images(number)}, 0, cascade.cut, cascade.size)
-        copy = Copy(live, self.versions.target(number), self.versions.features(number))
-        if self.kept is not None:
-            self.kept[index] = copy
-        return copy
+        self.kept[index] = Copy(live, self.versions.target(number), self.versions.features(number))
+        return self.kept[index]
 
 
 def ratio(error: float, reference: float) -> float:

@@ -648,6 +648,24 @@ def test_elsewhere_there_are_lines_with_the_time_left(
     ]
 
 
+def test_what_a_checkpoint_has_brought_took_no_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([100.0, 102.0, 103.0, 104.0, 112.0])
+    monkeypatch.setattr("refldnq.cli.output.time.monotonic", lambda: next(clock))
+    with progress() as tell:
+        tell(Event("one", 0.4, restored=True))
+        tell(Event("two", 0.8, restored=True))
+        tell(Event("three", 0.81))
+        tell(Event("four", 0.85))  # a quarter of the fifth that was left, in nine seconds
+    assert capsys.readouterr().err.splitlines() == [
+        "[ 40 %] one (2 s)",
+        "[ 80 %] two (3 s)",
+        "[ 81 %] three (4 s)",
+        "[ 85 %] four (12 s, about 27 s left)",
+    ]
+
+
 def test_the_library_is_silent(capfd: pytest.CaptureFixture[str], data: Path) -> None:
     settings = LdnqSettings(update=UpdateSettings(epochs=1, copies=1))
     quantize_model(load_model(MLP), load_dataset(data), QuantizeRequest(settings=settings, images=40))

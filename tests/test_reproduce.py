@@ -443,7 +443,8 @@ def test_a_baseline_goes_on_from_its_state_to_the_same_bits(
     monkeypatch.setattr(baseline_checkpoint, "save", save)
     events: list[Event] = []
     again = methods.perform(run, Sources(ZOO), checkpoint=file, on_progress=events.append)
-    assert events[0].message.startswith("train: epoch 4 of ")
+    assert events[0].restored and events[0].message.startswith("train: epoch 3 of ")
+    assert not events[1].restored and events[1].message.startswith("train: epoch 4 of ")
     for name in ("correct_after", "output_error", "calibration_output_error", "steps", "image_passes"):
         assert again[name] == whole[name]
     assert again["labels_used"] is True and again["mean_levels"] == 3.0

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from refldnq._typing import Array
+from refldnq.batches import advance
+from refldnq.cascade import Cascade, Copies
 from refldnq.experiments.record import plain
 from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, ReLU
 from refldnq.ldnq import LdnqSettings, ldnq
 from refldnq.loss import distillation, output_error
-from refldnq.network import Network, Node
+from refldnq.network import Live, Network, Node
 from refldnq.update import Copy, UpdateResult, UpdateSettings, left_out, moving_arrays, update
 from refldnq.versions import Versions
 
@@ -282,6 +284,30 @@ def test_the_teacher_labels_what_the_student_sees(mixed: float) -> None:
             own.shape
         )
         assert known.all() == (mixed == 0)
+
+
+@pytest.mark.parametrize(("copies", "epochs"), [(1, 1), (1, 3), (3, 3), (2, 5)])
+def test_a_version_is_evaluated_up_to_the_cut_once(
+    copies: int, epochs: int, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, _, x = problem
+    settings = replace(SETTINGS, epochs=epochs, copies=copies, pool=8, crop=1)
+    versions = Versions(network, x, settings, 1, np.random.default_rng(0), 24)
+    cascade = Cascade(network, network, x, 24)
+    cascade.move(network, CUT)
+    evaluated: list[int] = []
+
+    def counted(student: Network, live: Live, start: int, stop: int, size: int) -> Live:
+        evaluated.append(stop)
+        return advance(student, live, start, stop, size)
+
+    versions.target(0)  # the teacher's are counted apart
+    for number in versions.of_step(0):
+        versions.target(number)
+    monkeypatch.setattr("refldnq.cascade.advance", counted)
+    update(network, CUT, Copies(cascade, network, versions, 0, epochs), settings, np.random.default_rng(0))
+    others = [number for number in versions.of_step(0) if number]  # the images themselves are there already
+    assert evaluated == [CUT] * len(others)
 
 
 # ------------------------------------------------------------------ the length by images that are left out

@@ -64,17 +64,29 @@ def progress() -> Iterator[Callable[[Event], None]]:
         with _bar() as tell:
             yield tell
     else:
-        began = time.monotonic()
-        yield lambda event: _line(event, time.monotonic() - began)
+        began, clock = time.monotonic(), Clock()
+        yield lambda event: _line(event, time.monotonic() - began, clock)
 
 
-def _expected(event: Event, elapsed: float) -> float | None:
-    # The whole run's time; before a tenth of the work is done, what kernels take to compile would rule it.
-    return elapsed / event.fraction if event.fraction >= 0.1 else None
+class Clock:
+    """How long a whole run takes, by what of it is done; what a checkpoint has brought took no time."""
+
+    def __init__(self) -> None:
+        self.fraction = self.elapsed = 0.0
+
+    def expected(self, event: Event, elapsed: float) -> float | None:
+        """Seconds from the start to the end; None as long as nobody can tell."""
+        if event.restored:
+            self.fraction, self.elapsed = event.fraction, elapsed
+        done, all_of_it = event.fraction - self.fraction, 1 - self.fraction
+        # Before a tenth of the work is done, what kernels take to compile would rule the estimate.
+        if done <= 0 or done < 0.1 * all_of_it:
+            return None
+        return self.elapsed + (elapsed - self.elapsed) * all_of_it / done
 
 
-def _line(event: Event, elapsed: float) -> None:
-    expected = _expected(event, elapsed)
+def _line(event: Event, elapsed: float, clock: Clock) -> None:
+    expected = clock.expected(event, elapsed)
     left = f", about {expected - elapsed:.0f} s left" if expected is not None and event.fraction < 1 else ""
     click.echo(f"[{100 * event.fraction:3.0f} %] {event.message} ({elapsed:.0f} s{left})", err=True)
 
@@ -95,11 +107,12 @@ def _bar() -> Iterator[Callable[[Event], None]]:
             return Text(f"{int(left) // 60}:{int(left) % 60:02d} left")
 
     columns = (BarColumn(), TaskProgressColumn(), TimeLeft(), TextColumn("{task.description}"))
+    clock = Clock()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1.0, expected=None)
 
         def tell(event: Event) -> None:
-            expected = _expected(event, bar.tasks[0].elapsed or 0.0)
+            expected = clock.expected(event, bar.tasks[0].elapsed or 0.0)
             bar.update(task, completed=event.fraction, description=event.message, expected=expected)
 
         yield tell

@@ -237,11 +237,11 @@ def _execute(plan: Plan, store: Store, workers: Workers, retry_failed: bool) -> 
         def within(run: PlannedRun, event: Event) -> None:
             nonlocal told
             now = time.monotonic()
-            if not sys.stderr.isatty() and now - told < EVERY:  # a log needs no line an epoch
+            if not (sys.stderr.isatty() or event.restored) and now - told < EVERY:  # no line an epoch
                 return
             told = now
             done = (ended + min(event.fraction, 0.99) * work[run]) / whole
-            tell(Event(f"{run.words}: {event.message}", done))
+            tell(Event(f"{run.words}: {event.message}", done, restored=event.restored))
 
         execute(
             list(left.values()), store, workers, retry_failed=retry_failed, on_outcome=on_outcome, tell=within

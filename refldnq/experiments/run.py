@@ -186,11 +186,14 @@ class Event:
         Share of the run's work that is done, an estimate.
     report : LayerReport or None
         If the step was a layer of Algorithm 1.
+    restored : bool
+        Whether a checkpoint has brought it, so that it took no time.
     """
 
     message: str
     fraction: float
     report: LayerReport | None = None
+    restored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -494,7 +497,8 @@ def quantize_model(
         before = evaluate_model(replace(model, network=network, quantized={}), test)
         tell(Event(f"accuracy before: {before.accuracy:.2f} %", work.advance(work.evaluation)))
     for report in () if state is None else state.reports:
-        tell(Event(f"{report.name}: from the checkpoint", work.advance(work.layers[report.name])))
+        done = work.advance(work.layers[report.name])
+        tell(Event(f"{report.name}: from the checkpoint", done, restored=True))
 
     def after_layer(progress: Progress) -> None:
         if checkpoint is not None:

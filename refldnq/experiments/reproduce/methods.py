@@ -451,11 +451,19 @@ def _baseline(
         state = baseline_checkpoint.load(checkpoint, fingerprint)
     saved, stages = time.monotonic(), _stages(run, baseline, prepared)
 
-    def on_epoch(state: LoopState) -> None:
-        nonlocal saved
+    def say(state: LoopState, *, restored: bool = False) -> None:
         if tell is not None:
             unit = "layer" if state.stage == "quantize" else "epoch"
-            tell(Event(f"{state.stage}: {unit} {state.epoch} of {state.epochs}", _fraction(state, stages)))
+            words = f"{state.stage}: {unit} {state.epoch} of {state.epochs}"
+            words += ", from the checkpoint" if restored else ""
+            tell(Event(words, _fraction(state, stages), restored=restored))
+
+    if state is not None:
+        say(state, restored=True)
+
+    def on_epoch(state: LoopState) -> None:
+        nonlocal saved
+        say(state)
         if checkpoint is not None and time.monotonic() - saved >= SAVE_EVERY:
             baseline_checkpoint.save(checkpoint, state, fingerprint)
             saved = time.monotonic()
