@@ -17,7 +17,7 @@ import numpy as np
 
 from refldnq._checks import check_choice, check_finite, check_float, check_integer, check_number
 from refldnq._typing import Array, Float64Array, NetworkParams
-from refldnq.batches import advance, split
+from refldnq.batches import advance, check_batches, split
 from refldnq.cascade import Cascade, Copies, HeldOut, ratio
 from refldnq.codebook import Codebook, powers_of_two
 from refldnq.data.augment import augment
@@ -34,7 +34,7 @@ from refldnq.released import HESSIAN_IMAGES, ReleasedUpdate, released_hessian, r
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.base import WEIGHTED, Solution, default_settings, get_solver
 from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
-from refldnq.update import Moving, UpdateResult, UpdateSettings, update
+from refldnq.update import Moving, UpdateResult, UpdateSettings, left_out, update
 from refldnq.versions import Versions
 
 CHANNEL_HESSIANS = 1 << 27
@@ -73,7 +73,9 @@ class LdnqSettings:
     first, last : bool, optional
         Whether the first and the last layer are quantized; the paper quantizes all layers.
     skip : tuple of str, optional
-        Names of layers that stay as they are; ``*`` matches any text (``"*shortcut*"``).
+        Names of layers that stay as they are; ``*`` matches any text, and every pattern must match a layer:
+        the shortcuts that have weights are ``"*.shortcut.*"`` in the networks for CIFAR, ``"*.downsample.*"``
+        in those for ImageNet.
     bias : bool, optional
         Whether a bias is quantized as one more row of the weight, as the authors' released code does; the
         paper keeps biases.
@@ -207,9 +209,13 @@ class LdnqSettings:
         Raises
         ------
         ValueError
-            If `levels` names a layer that is not quantized, or none is left.
+            If `skip` has a pattern of no layer, `levels` names a layer that is not quantized, or none is
+            left.
         """
         names = network.weighted
+        idle = [pattern for pattern in self.skip if not any(fnmatchcase(name, pattern) for name in names)]
+        if idle:
+            raise ValueError(f"`skip` must name layers of the network, got {idle[0]!r} of {list(names)}.")
         kept = {names[0]} if names and not self.first else set()
         kept |= {names[-1]} if names and not self.last else set()
         kept |= {name for name in names if any(fnmatchcase(name, pattern) for pattern in self.skip)}
@@ -220,6 +226,27 @@ class LdnqSettings:
         if unknown:
             raise ValueError(f"`levels` must name quantized layers, got {unknown}.")
         return chosen
+
+    def check(self, network: Network, count: int) -> None:
+        """Refuse what would end a run behind its first layer.
+
+        Parameters
+        ----------
+        network : Network
+            What is quantized.
+        count : int
+            Number of images.
+
+        Raises
+        ------
+        ValueError
+            If the update's batches are too small for batch normalization.
+        """
+        how = self.update
+        if how is not None and how.statistics == "batch" and self.profile == "paper":
+            cut = 0 if self.final_epochs else network.position(self.chosen(network)[0]) + 1
+            learnt = count - left_out(count, how.validation).size
+            check_batches(network, cut, learnt, how.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -417,6 +444,7 @@ def ldnq(
     check_finite("images", check_float("images", images))
     if images.shape[0] < 1:
         raise ValueError("`images` must hold at least one image, got none.")
+    settings.check(network, images.shape[0])
     names = settings.chosen(network)
     steps = names * settings.cascades
     copy_stream, *streams, final_stream = rng.spawn(2 + len(steps))

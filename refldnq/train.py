@@ -13,6 +13,7 @@ import numpy as np
 
 from refldnq._checks import check_choice, check_finite, check_float, check_integer, check_number, check_shape
 from refldnq._typing import Array, Int64Array
+from refldnq.batches import check_batches
 from refldnq.data.augment import augment
 from refldnq.data.sampling import shuffled_batches
 from refldnq.layers import Dropout
@@ -286,6 +287,8 @@ def _fit(
     on_epoch: Callable[[Epoch], None] | None,
 ) -> TrainResult:
     count = check_labelled(network, images, labels)
+    if settings.statistics == "batch":
+        check_batches(network, 0, count, settings.batch_size)
     network = replace(network, loss=settings.loss or network.loss)
     mode: Literal["train", "eval"] = "train" if settings.statistics == "batch" else "eval"
     batches = -(-count // settings.batch_size)

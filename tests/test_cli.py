@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from refldnq import __version__
+from refldnq.baselines.retrain import step_6
 from refldnq.cli import main
 from refldnq.cli.output import progress
 from refldnq.data import Dataset, Preprocess, load_dataset
+from refldnq.data.preprocess import PRESETS
+from refldnq.experiments.record import plain
 from refldnq.experiments.run import Event, QuantizeRequest, quantize_model
 from refldnq.formats.h5 import load_model
 from refldnq.ldnq import LdnqSettings
@@ -110,6 +114,21 @@ def test_version_and_help() -> None:
         assert all(option.help for option in options), name
 
 
+def test_help_names_every_preset() -> None:
+    text = "".join(accept("convert", "--help").output.split())  # a name may be wrapped at its hyphen
+    assert all(f"{name}," in text for name in PRESETS)
+
+
+def test_step_6_is_the_schedule_of_every_retraining(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    words = ("quantize", MLP, "--data", data, "--images", 40, "--no-update", "-o", out)
+    result = accept(*words, "--fine-tune", 2)
+    assert "Labels of the calibration images were used." in result.stdout
+    request = load_model(out).provenance["request"]["fine_tune"]
+    assert request == plain(replace(step_6(), epochs=2))
+    assert "Labels" not in accept(*words).stdout
+
+
 def test_help_is_quick() -> None:
     heavy = ("numpy", "scipy", "h5py", "numba", "rich", "torch")
     code = f"import sys, refldnq.cli; print([name for name in {heavy} if name in sys.modules])"
@@ -131,6 +150,11 @@ def test_quantize_writes_model_and_json(quantized: tuple[Path, dict[str, Any], R
     assert [layer["name"] for layer in record["layers"]] == ["fc1", "fc2", "fc3"]
     assert record["drop"] == record["accuracy_before"] - record["accuracy_after"]
     assert record["direct"]["total"] == 50
+    ranks = {layer["name"]: (layer["rank"], layer["size"]) for layer in record["layers"]}
+    assert ranks["fc2"][0] < ranks["fc2"][1] == 128  # of 40 images
+    assert f"fc2 ({ranks['fc2'][0]} of 128)" in result.stdout
+    dead = {layer["name"]: layer["dead_inputs"] for layer in record["layers"]}
+    assert dead["fc1"] and f"inputs that are 0 in all images: fc1 ({dead['fc1']})" in result.stdout
     for words in ("layer ", "fc3 ", "accuracy before:", "accuracy after:", "direct quantization:", "drop:"):
         assert words in result.stdout
     assert len([line for line in result.stderr.splitlines() if line.startswith("[")]) == 6
@@ -552,6 +576,11 @@ OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "epochs = 0": (("--epochs", 0), "`epochs`"),
     "rate = inf": (("--learning-rate", "inf"), "`learning_rate`"),
     "nothing left": (("--skip", "*"), "`skip`"),
+    "a pattern of no layer": (
+        ("--skip", "*shortcut*"),
+        "`skip` must name layers of the network, got '*shortcut*'",
+    ),
+    "batches of one image": (("--batch-size", 1), "`batch_size` must leave 'bn1' two values"),
     "unknown option": (("--colour", "red"), "--colour"),
 }
 

@@ -416,8 +416,15 @@ def test_step_6_uses_labels_and_leaves_the_codes_alone(outcome: QuantizeOutcome)
     moved = tuned.model.network.params["bn1"]["weight"] - outcome.model.network.params["bn1"]["weight"]
     assert np.abs(moved).max() > 1e-3
     assert tuned.model.provenance["labels_used"] and not outcome.model.provenance["labels_used"]
+    events: list[Event] = []
     with pytest.raises(ValueError, match="`dataset` must have labels for step 6"):
-        quantize_model(small_model(), small_data(labels=False), replace(REQUEST, fine_tune=tuning))
+        quantize_model(
+            small_model(),
+            small_data(labels=False),
+            replace(REQUEST, fine_tune=tuning),
+            on_progress=events.append,
+        )
+    assert not events  # before the work
 
 
 def test_the_source_of_the_model_is_kept() -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @click.option(
     "--preprocess",
     metavar="NAME|FILE",
-    help="From stored images to inputs: cifar-resnet, digits, imagenet, imagenet-bgr255, mnist, a JSON file, "
-    "or none.  "
+    help="From stored images to inputs: cifar-resnet, cifar-half, digits, imagenet, imagenet-bgr255, "
+    "mnist, a JSON file, or none.  "
     "[default: the architecture's]",
 )
 @output_option()

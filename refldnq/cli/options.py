@@ -46,19 +46,17 @@ dtype_option = click.option(
 )
 
 
-def output_option(required: bool = True, default: str | None = None) -> Callable[[Command], Command]:
-    """``-o FILE``, the model file to write."""
+def output_option(required: bool = True, default: str = "") -> Callable[[Command], Command]:
+    """``-o FILE``, the model file to write; what it is called without is told by `default`."""
     return click.option(
         "-o",
         "--output",
         "output",
         type=click.Path(dir_okay=False, path_type=Path),
         required=required,
-        default=default,
-        show_default=default is not None,
         metavar="OUT.h5",
         callback=in_a_folder,
-        help="The model file to write.",
+        help="The model file to write." + (f"  [default: {default}]" if default else ""),
     )
 
 

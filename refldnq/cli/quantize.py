@@ -191,7 +191,8 @@ UPDATE = (
     "--skip",
     multiple=True,
     metavar="GLOB",
-    help="Leave layers as they are, such as '*shortcut*'; repeatable.",
+    help="Leave layers as they are, such as '*.shortcut.*', in ResNets for ImageNet '*.downsample.*'; "
+    "repeatable.",
 )
 @click.option("--quantize-bias", is_flag=True, help="Quantize biases as rows of the weights.")
 @click.option(
@@ -297,8 +298,12 @@ def _all_different(files: dict[str, Path | None]) -> None:
 
 def say_outcome(outcome: QuantizeOutcome, json_file: Path | None) -> None:
     """Print the table of the layers and the summary of a run."""
+    from refldnq.experiments.report import remarks
+
     say_layers(outcome.reports, json_file)
     say("Errors are relative to the squared norm of the reference, the original network's.", json_file)
+    for line in remarks(outcome.reports):
+        say(line, json_file)
     if any(report.relative_held_out_error is not None for report in outcome.reports):
         say("Held out: the layer's error on images that guided nothing.", json_file)
     if any(report.lower_bound is not None for report in outcome.reports):
@@ -312,6 +317,8 @@ def say_outcome(outcome: QuantizeOutcome, json_file: Path | None) -> None:
             say(f"{label + ':':<21}{score.accuracy:6.2f} %  ({score.correct} of {score.total})", json_file)
     if outcome.drop is not None:
         say(f"{'drop:':<21}{outcome.drop:6.2f} points", json_file)
+    if outcome.model.provenance["labels_used"]:
+        say("Labels of the calibration images were used.", json_file)
     memory = f"peak memory {outcome.peak_rss_mb:.0f} MB"
     say(f"{len(outcome.indices)} images, {outcome.seconds:.1f} s, {memory}.", json_file)
 
@@ -372,9 +379,9 @@ def _update(options: dict[str, Any], profile: LdnqSettings) -> UpdateSettings | 
 
 
 def _fine_tune(options: dict[str, Any]) -> TrainSettings | None:
-    from refldnq.train import TrainSettings
+    from refldnq.baselines.retrain import step_6
 
     if options["fine_tune"] is None:
         return None
     how = given(crop=options["crop"], flip=options["flip"])
-    return TrainSettings(epochs=options["fine_tune"], learning_rate=1e-3, **{"crop": 4, "flip": True, **how})
+    return replace(step_6(), epochs=options["fine_tune"], **how)

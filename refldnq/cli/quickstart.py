@@ -17,9 +17,9 @@ ARCH = "cnn-digits"
 @click.option("--images", default=100, show_default=True, help="Unlabelled calibration images.")
 @click.option("--levels", default=3, show_default=True, help="Levels of every layer: 3, 5, 7, ...")
 @click.option("--seed", default=0, show_default=True, help="Draws the images and orders and augments them.")
-@output_option(required=False, default="digits-cnn-3levels.h5")
+@output_option(required=False, default="digits-cnn-3levels.h5, by the levels")
 @json_option
-def quickstart(images: int, levels: int, seed: int, output: Path, json_file: Path | None) -> None:
+def quickstart(images: int, levels: int, seed: int, output: Path | None, json_file: Path | None) -> None:
     """Quantize the shipped digits network to 3 levels from 100 unlabelled images, in under a minute.
 
     The images are real handwritten digits. The 500 test images are classified before and after, and once
@@ -42,6 +42,7 @@ def quickstart(images: int, levels: int, seed: int, output: Path, json_file: Pat
             test=load_dataset("digits", "test"),
             on_progress=tell,
         )
+    output = output or Path(f"digits-cnn-{levels}levels.h5")
     save_model(output, outcome.model)
     write_json(json_file, outcome_json(outcome))
     say(f"{ARCH}: all layers to {levels} levels, {images} unlabelled images, no labels used.", json_file)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("arch", metavar="ARCH")
 @data_option(required=False, help="As in quantize.  [default: digits]")
-@click.option("--preprocess", metavar="NAME|FILE", help="As in convert.  [default: the architecture's]")
+@click.option(
+    "--preprocess", metavar="NAME|FILE", help="As in convert, but for none.  [default: the architecture's]"
+)
 @click.option(
     "--seed", default=0, show_default=True, help="Draws the weights, orders and augments the images."
 )

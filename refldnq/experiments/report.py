@@ -67,6 +67,32 @@ def layer_row(report: LayerReport, headings: Sequence[str] = COLUMNS) -> tuple[s
     return tuple(cells[heading] for heading in headings)
 
 
+def remarks(reports: Sequence[LayerReport]) -> list[str]:
+    """What the table does not tell: Hessians without full rank, dead inputs, notes of the solvers.
+
+    Parameters
+    ----------
+    reports : sequence of LayerReport
+        Of a run.
+
+    Returns
+    -------
+    list of str
+        A line each, equal ones of several layers in one.
+    """
+    found: dict[str, list[str]] = {}
+    for report in reports:
+        if report.rank < report.size:
+            own = f"{report.name} ({report.rank} of {report.size})"
+            found.setdefault("H is singular, its rank less than its rows", []).append(own)
+        if report.dead_inputs:
+            own = f"{report.name} ({report.dead_inputs})"
+            found.setdefault("inputs that are 0 in all images", []).append(own)
+        for note in report.notes:
+            found.setdefault(note, []).append(report.name)
+    return [f"{what}: {', '.join(layers)}" for what, layers in found.items()]
+
+
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation as JSON values.
 

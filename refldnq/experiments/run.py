@@ -461,6 +461,11 @@ def quantize_model(
         raise ValueError(
             f"`images` must be at most the {len(dataset)} of {dataset.name!r}, got {request.images}."
         )
+    if request.fine_tune is not None and dataset.labels is None:
+        raise ValueError(
+            f"`dataset` must have labels for step 6 (`fine_tune`), got none in {dataset.name!r}."
+        )
+    settings.check(model.network, request.images)
     indices = dataset.sample(request.images, sampling, stratified=request.stratified)
     images = preprocess(dataset.pixels(indices, preprocess.resize), np.dtype(request.dtype))
     places = _left_over(len(dataset), indices, request.held_out, watching)
@@ -565,10 +570,7 @@ def _fine_tuned(
 ) -> Network:
     if settings is None:
         return final.network
-    if dataset.labels is None:
-        raise ValueError(
-            f"`dataset` must have labels for step 6 (`fine_tune`), got none in {dataset.name!r}."
-        )
+    assert dataset.labels is not None  # checked before the run
     labels = dataset.labels[indices]
     return fine_tune(final.network, images, labels, final.quantized, settings, rng).network
 
