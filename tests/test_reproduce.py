@@ -53,6 +53,7 @@ from refldnq.experiments.run import (
     calibration_indices,
     evaluate_model,
     quantize_model,
+    wilson,
 )
 from refldnq.experiments.work import multiplications
 from refldnq.formats.h5 import load_model, save_model
@@ -946,14 +947,23 @@ def test_figure_2c_has_a_point_a_run_and_the_correlation(tmp_path: Path) -> None
         done(store, PlannedRun("mlp-digits", "ldnq-", 3, 60, seed), change, error, request={"seed": seed})
     plan = empty_plan(*cells_of("fig2c", networks=["mlp-digits"]))
     found = entries_of("fig2c", plan, store, planned_only=False)
-    x, y = tables.points_of(found)
-    np.testing.assert_allclose(sorted(zip(x, y, strict=True)), [(e, 10 - c) for e, c in points])
+    shown = sorted((point.x, point.y) for point in tables.points_of(found))
+    np.testing.assert_allclose(shown, [(e, 10 - c) for e, c in points])
     assert tables.correlations(found)["mlp-digits"].value == pytest.approx(0.8)
     text = tables.markdown_of("fig2c", found)
     assert "Spearman rank correlation 0.800, 95 % bootstrap interval" in text and "4 runs" in text
     assert tables.json_of("fig2c", found)["correlations"]["mlp-digits"]["n"] == 4
     axes = figure_axes(lambda axes: figures._scatter(axes, found))
-    assert sorted(map(tuple, axes.lines[0].get_xydata())) == sorted(zip(x, y, strict=True))
+    assert sorted(map(tuple, axes.lines[0].get_xydata())) == shown
+    ends = sorted(float(y) for bar in axes.collections[0].get_segments() for y in bar[:, 1])
+    total = found[0].facts["total"]
+    want = [end for _, y in shown for end in wilson(round(y / 100 * total), total)]
+    np.testing.assert_allclose(ends, sorted(want), rtol=1e-12)
+    headings, rows = tables.table_of("fig2c", found)
+    row = dict(zip(headings, rows[0], strict=True))
+    mean = sum(y for _, y in shown) / len(shown)
+    low, high = wilson(mean / 100 * total, total)
+    assert row["test error, %"] == f"{mean:.2f} ({low:.1f} to {high:.1f})" and row["labels"] == "no"
 
 
 def test_bars_show_the_papers_number(tmp_path: Path) -> None:
@@ -1226,8 +1236,17 @@ def test_top_5_stands_beside_top_1_where_the_paper_has_both(tmp_path: Path) -> N
     headings, (row,) = tables.table_of("table3", found)
     cells = dict(zip(headings, row, strict=True))
     assert (cells["change"], cells["±"]) == ("-8.00/-8.00", "2.00/2.00")
-    assert (cells["before, %"], cells["after, %"]) == ("90.00/90.00", "82.00/82.00")
+    assert (cells["before, %"], cells["after, %"]) == ("90.00/90.00", "82.00 (79.5 to 84.3)/82.00")
     assert cells["paper: before, %"] == "69.76/89.02"
+
+
+def test_a_sign_that_the_paper_does_not_print_is_said() -> None:
+    def said(network: str) -> list[str]:
+        found = entries("table2", cells_of("table2", networks=[network]), [])
+        return [line for line in tables.lines_of("table2", found) if "sign" in line]
+
+    assert len(said("resnet34")) == 1 and "DistilQuant" in said("resnet34")[0]
+    assert not said("resnet18")
 
 
 def test_means() -> None:

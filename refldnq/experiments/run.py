@@ -149,13 +149,15 @@ class Evaluation:
         )
 
 
-def wilson(count: int, total: int) -> tuple[float, float]:
+def wilson(count: float, total: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, in percent (Wilson 1927, "Probable Inference").
 
     Parameters
     ----------
-    count, total : int
-        Successes and trials.
+    count : float
+        Successes, or their mean over several series.
+    total : int
+        Trials.
 
     Returns
     -------

@@ -145,12 +145,15 @@ def _scatter(axes: Axes, entries: Sequence[Entry]) -> None:
     ):
         own = [entry for entry in done if (entry.cell.network, entry.cell.method) == (network, method)]
         label = ", ".join(([network] if len(found) > 1 else []) + [label_of(own[0])])
-        axes.plot(*points_of(own), linestyle="none", label=label, **style(index))
+        points = points_of(own)
+        bars = [[one.y - one.low for one in points], [one.high - one.y for one in points]]
+        places = [one.x for one in points], [one.y for one in points]
+        axes.errorbar(*places, yerr=bars, linestyle="none", label=label, capsize=2, **style(index))
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "125" else "")
     axes.set_xlabel("output error on the test images, relative")
-    axes.set_ylabel("test error, %")
+    axes.set_ylabel("test error, %; bars: 95 % interval over the test images", fontsize=8)
     words = [f"{name}: {correlation_words(one)}" for name, one in found.items()]
     axes.set_title("\n".join([TITLES["fig2c"], *words]), fontsize=8)
     _legend(axes)

@@ -11,6 +11,7 @@ from refldnq.experiments.reproduce.methods import schedule_of
 from refldnq.experiments.reproduce.paper import PaperRow
 from refldnq.experiments.reproduce.plan import PlannedCell, count_of, origin_of, paper_row
 from refldnq.experiments.reproduce.store import Row
+from refldnq.experiments.run import wilson
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,8 @@ class Entry:
         Whether a label has had an influence; None without runs.
     facts : mapping
         ``steps``, ``epochs``, ``image_passes``, ``skipped``, ``mean_levels``, ``total`` and ``train_total``:
-        those of the first run.
+        those of the first run; ``interval``: Wilson's 95 % interval of the mean of ``after``, percent, over
+        the test images.
     paper : PaperRow or None
         What the paper has.
     notes : tuple of str
@@ -220,13 +222,16 @@ def _entry(
     if all(one["output_error"] is not None for one in results):
         series["output_error"] = [one["output_error"] for one in results]
     names = ("steps", "epochs", "image_passes", "skipped", "mean_levels", "total", "train_total")
+    facts: dict[str, Any] = {name: results[0].get(name) for name in names}
+    mean_correct = statistics.fmean(one["correct_after"] for one in results)
+    facts["interval"] = wilson(mean_correct, results[0]["total"])
     return Entry(
         cell=cell,
         n=len(rows),
         group=group,
         values={name: mean_of(values) for name, values in series.items()},
         labels_used=any(one["labels_used"] for one in results),
-        facts={name: results[0].get(name) for name in names},
+        facts=facts,
         paper=printed,
         notes=notes,
         runs=tuple(rows),

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from refldnq.experiments.reproduce.correlation import RankCorrelation, rank_corr
 from refldnq.experiments.reproduce.paper import PaperRow, paper
 from refldnq.experiments.reproduce.plan import INQ_LEVELS, networks_of
 from refldnq.experiments.reproduce.summary import Entry, Mean
+from refldnq.experiments.run import wilson
 from refldnq.tables import markdown_table
 
 TITLES = {
@@ -38,7 +40,7 @@ HEADINGS = {
     "table": (*COMMON, *OURS, *PAPERS),
     "fig2a": (*COMMON, "share", *OURS),
     "fig2b": (*COMMON, "share", *OURS),
-    "fig2c": (*COMMON, "n", "output error", "its ±", "test error, %", "±"),
+    "fig2c": (*COMMON, "n", "labels", "output error", "its ±", "test error, %", "±"),
 }
 """Columns, by the kind of exhibit."""
 
@@ -47,18 +49,22 @@ _ROWS = (
     "another training; or ours; n runs that differ in their seeds; "
 )
 
+_LABELS = "labels: whether labels of the calibration images had an influence; "
+
+_INTERVAL = "in brackets Wilson's 95 % interval, over the test images, of the mean"
+
 _CHANGE = (
-    "labels: whether labels of the calibration images had an influence; change: accuracy on the test images, "
-    "after minus before, in percentage points; ±: standard error of the mean over the runs, 0 where the seed "
-    "has no influence."
+    f"{_LABELS}after: {_INTERVAL}; change: accuracy on the test images, after minus before, in percentage "
+    "points; ±: standard error of the mean over the runs, 0 where the seed has no influence."
 )
 
 LEGENDS = {
     "table": _ROWS + _CHANGE,
     "fig2a": f"{_ROWS}share: of the training images; {_CHANGE}",
     "fig2b": f"{_ROWS}share: of the training images; {_CHANGE}",
-    "fig2c": f"{_ROWS}output error: squared difference from the outputs of the network before, relative to "
-    "their squared norm, on the test images; ±: standard error of the mean over the runs.",
+    "fig2c": f"{_ROWS}{_LABELS}output error: squared difference from the outputs of the network before, "
+    f"relative to their squared norm, on the test images; test error: {_INTERVAL}; ±: standard error of the "
+    "mean over the runs.",
 }
 """What the columns mean, by the kind of exhibit."""
 
@@ -87,6 +93,8 @@ CSV_FIELDS = (
     "mean_levels",
     "train_images",
     "test_images",
+    "after_low",
+    "after_high",
     "layers_skipped",
     "paper_bits",
     "paper_change",
@@ -155,16 +163,35 @@ def notes_of(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def points_of(entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
-    """Output error and test error (percent) of every finished run that has both."""
-    x, y = [], []
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A run of Fig. 2c.
+
+    Parameters
+    ----------
+    x, y : float
+        Output error; test error in percent.
+    low, high : float
+        Wilson's 95 % interval of `y`, over the test images.
+    """
+
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def points_of(entries: Sequence[Entry]) -> list[Point]:
+    """Every finished run that has an output error."""
+    points = []
     for entry in entries:
         for row in entry.runs:
             result = row.result or {}
             if result.get("output_error") is not None:
-                x.append(float(result["output_error"]))
-                y.append(100 - 100 * result["correct_after"] / result["total"])
-    return x, y
+                right, total = result["correct_after"], result["total"]
+                low, high = wilson(total - right, total)
+                points.append(Point(float(result["output_error"]), 100 - 100 * right / total, low, high))
+    return points
 
 
 def correlations(entries: Sequence[Entry]) -> dict[str, RankCorrelation]:
@@ -172,8 +199,8 @@ def correlations(entries: Sequence[Entry]) -> dict[str, RankCorrelation]:
     found = {}
     for network in dict.fromkeys(entry.cell.network for entry in entries):
         points = [points_of([entry]) for entry in entries if entry.cell.network == network]
-        x, y = ([value for one in points for value in one[axis]] for axis in (0, 1))
-        groups = [number for number, one in enumerate(points) for _ in one[0]]
+        x, y = ([getattr(point, axis) for one in points for point in one] for axis in ("x", "y"))
+        groups = [number for number, one in enumerate(points) for _ in one]
         if len(x) > 1:
             found[network] = rank_correlation(x, y, np.random.default_rng(0), groups=groups)
     return found
@@ -212,6 +239,10 @@ def lines_of(exhibit: str, entries: Sequence[Entry]) -> list[str]:
         lines.append(
             f"The paper's numbers are means of {runs} runs, its own networks; it gives no deviation."
         )
+    rises = [entry.paper for entry in entries if entry.paper and max(entry.paper.change) > 0]
+    if rises:
+        names = ", ".join(dict.fromkeys(f"{row.name}, {row.method}" for row in rises))
+        lines.append(f"{names}: the change has the sign that the paper prints; a minus is missing there.")
     inq = next((one for one in entries if one.paper and one.paper.method == "INQ"), None)
     if inq is not None and inq.paper is not None:
         bits = int(inq.paper.bits)
@@ -332,6 +363,9 @@ def _cells(entry: Entry, kind: str, totals: Mapping[str, int]) -> dict[str, str]
         # Top-1, and top-5 behind it where the paper has both.
         return write(values.get(name)) + (f"/{write(values[f'{name}_top5'])}" if both else "")
 
+    top1 = values.get("after")
+    low, high = entry.facts["interval"] if top1 else (0.0, 0.0)
+    around = f" ({low:.1f} to {high:.1f})" if top1 else ""
     cells = {
         "network": cell.network + (" (ends kept)" if cell.keep_ends else ""),
         "method": cell.method,
@@ -342,17 +376,17 @@ def _cells(entry: Entry, kind: str, totals: Mapping[str, int]) -> dict[str, str]
         "n": str(entry.n) if entry.n else "",
         "labels": {None: "", True: "yes", False: "no"}[entry.labels_used],
         "before, %": number("before", _number),
-        "after, %": number("after", _number),
+        "after, %": number("after", lambda one: _number(one) + (around if one is top1 else "")),
         "change": number("change", _signed),
         "±": number("change", _error),
         "paper: before, %": "/".join(f"{one:.2f}" for one in printed.full) if printed else "",
         "paper: change": _paper_change(printed) if printed else "",
     }
     if kind == "fig2c":
-        after = values.get("after")
         cells["output error"] = _number(values.get("output_error"), digits=4)
         cells["its ±"] = _error(values.get("output_error"), digits=4)
-        cells["test error, %"] = "" if after is None else f"{100 - after.mean:.2f}"
+        error = "" if top1 is None else f"{100 - top1.mean:.2f} ({100 - high:.1f} to {100 - low:.1f})"
+        cells["test error, %"] = error
     return cells
 
 
@@ -395,6 +429,7 @@ def _record(exhibit: str, entry: Entry) -> dict[str, Any]:
         **{name: entry.facts.get(name) for name in ("steps", "epochs", "image_passes", "mean_levels")},
         "train_images": entry.facts.get("train_total"),
         "test_images": entry.facts.get("total"),
+        **dict(zip(("after_low", "after_high"), entry.facts.get("interval") or (), strict=False)),
         "layers_skipped": " ".join(entry.facts.get("skipped") or ()),
         "notes": "; ".join(entry.notes),
     }
