@@ -356,6 +356,16 @@ def test_distilquants_narrow_buckets_halves_and_odd_sizes() -> None:
     assert distilquant.quantize(w.astype(np.float32), 4).dtype == np.float32
 
 
+def test_weights_at_the_ends_of_the_type_are_refused_or_right() -> None:
+    with pytest.raises(ValueError, match="`w` must be large enough for 17 powers"):
+        inq.powers(np.array([5e-324]), 17)
+    assert (inq.powers(np.array([2.0**-1060]), 17) != 0).sum() == 16
+    with pytest.raises(ValueError, match="`range of w`"):
+        distilquant.quantize(np.array([1e308, -1e308]), 3)
+    t, alpha = trn.fgq(np.zeros((2, 0)))
+    assert t.shape == (2, 0) and alpha.tolist() == [0.0, 0.0]
+
+
 def test_distilquants_loss_and_its_gradient() -> None:
     rng = np.random.default_rng(0)
     y, teacher, labels = rng.standard_normal((4, 3)), rng.standard_normal((4, 3)), np.array([0, 2, 1, 1])

@@ -39,7 +39,11 @@ def check_record(model: Model, test: Dataset) -> None:
 def test_accuracy_is_the_recorded_one(name: str, splits: tuple[Dataset, Dataset]) -> None:
     model = load_model(shipped(name))
     check_record(model, splits[1])
-    assert model.provenance["test"]["accuracy"] >= LEAST[name]
+    record = model.provenance["test"]
+    assert record["accuracy"] >= LEAST[name]
+    card = Path(shipped(name)).with_name("README.md").read_text("utf-8").split(f"## `{name}`")[1]
+    told = card.split("Accuracy on the test split: ")[1].split("\n")[0]
+    assert told == f"{record['accuracy']:.2f} % ({record['correct']} of {record['size']})."
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -133,7 +133,7 @@ def quantize(w: Array, levels: int, bucket: int = 256) -> Array:
     Raises
     ------
     ValueError
-        If an entry is not finite or a number is out of range.
+        If an entry is not finite, the range of a bucket is not, or a number is out of range.
     TypeError
         If `w` is not of floats.
 
@@ -153,7 +153,9 @@ def quantize(w: Array, levels: int, bucket: int = 256) -> Array:
         return w.copy()
     rows: Float64Array = buckets(w, bucket).astype(np.float64)
     low = rows.min(axis=1, keepdims=True)
-    scale = rows.max(axis=1, keepdims=True) - low
+    with np.errstate(over="ignore"):  # told below
+        scale = rows.max(axis=1, keepdims=True) - low
+    check_finite("range of w", scale)
     scale[scale < LEAST_RANGE] = 1.0
     rounded = np.rint((rows - low) / scale * (levels - 1)) / (levels - 1)
     flat: Array = (rounded * scale + low).ravel()[: w.size]

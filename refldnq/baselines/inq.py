@@ -96,15 +96,15 @@ def powers(w: Array, levels: int) -> Float64Array:
     Raises
     ------
     ValueError
-        If an entry is not finite, or `levels` is not an odd number from 3 to 127.
+        If an entry is not finite, `levels` is not an odd number from 3 to 127, or the weights are so small
+        that the least power is 0 in float64.
     TypeError
         If `w` is not of floats.
 
     Notes
     -----
     The published :math:`n_2=n_1+1-2^{b-1}/2` is this one at :math:`L=2^{b-1}+1`: 5 bits give 17 values, where
-    the table of [LDNQ] says 15. A power too small for float64 would be 0, so it is refused by the type's
-    range long before.
+    the table of [LDNQ] says 15.
 
     Examples
     --------
@@ -120,6 +120,8 @@ def powers(w: Array, levels: int) -> Float64Array:
     mantissa, exponent = math.frexp(s)
     n1 = exponent if mantissa >= 0.75 else exponent - 1
     magnitudes = np.array([math.ldexp(1.0, n) for n in range(n1 - (levels - 3) // 2, n1 + 1)])
+    if magnitudes[0] == 0:
+        raise ValueError(f"`w` must be large enough for {levels} powers in float64, got at most {s}.")
     return np.concatenate([-magnitudes[::-1], [0.0], magnitudes])
 
 

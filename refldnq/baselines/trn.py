@@ -91,6 +91,8 @@ def fgq(v: Float64Array) -> tuple[Float64Array, Float64Array]:
     (array([[1., 0., 0., 0.]]), array([4.]))
     """
     check_finite("v", v)
+    if v.size == 0:
+        return np.zeros_like(v), np.zeros(len(v))
     magnitude = np.abs(v)
     order = np.argsort(-magnitude, axis=1, kind="stable")
     a = np.take_along_axis(magnitude, order, axis=1)
