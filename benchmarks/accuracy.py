@@ -153,13 +153,14 @@ def run(
 def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One entry for every network, method and settings: n, the mean drop, its error, the paper's drop.
 
-    The error is the standard error of the mean over seeds, None for a single run.
+    Settings of which not all seeds were run are compared with others at seed 0, ``first``. The error is the
+    standard error of the mean over seeds, None for a single run.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         own = row["key"]
         mark = tuple(own[name] for name in ("network", "method", "images", "levels", "settings"))
-        groups.setdefault(mark, []).append(row["result"])
+        groups.setdefault(mark, []).append({**row["result"], "seed": own["seed"]})
     found = []
     for (network, method, images, levels, _), results in sorted(groups.items(), key=lambda item: item[0]):
         drops = [result["drop"] for result in results]
@@ -175,6 +176,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "before": statistics.fmean(100 * r["correct_before"] / r["total"] for r in results),
                 "after": statistics.fmean(100 * r["correct_after"] / r["total"] for r in results),
                 "drop": statistics.fmean(drops),
+                "first": next((result["drop"] for result in results if result["seed"] == 0), None),
                 "error": statistics.stdev(drops) / len(drops) ** 0.5 if len(drops) > 1 else None,
                 "paper": PAPER_DROPS.get((network, method)) if usual else None,
                 "update_images": round(statistics.fmean(r["update_images"] for r in results)),
@@ -198,6 +200,7 @@ def cells(entry: dict[str, Any]) -> list[str]:
         f"{entry['before']:.2f}",
         f"{entry['after']:.2f}",
         f"{entry['drop']:.2f}",
+        "" if entry["first"] is None else f"{entry['first']:.2f}",
         "" if entry["error"] is None else f"{entry['error']:.2f}",
         "" if entry["paper"] is None else f"{entry['paper']:.2f}",
         passes,
@@ -215,6 +218,7 @@ HEADINGS = (
     "before, %",
     "after, %",
     "drop, points",
+    "of seed 0",
     "standard error",
     "paper's drop",
     "image passes × layers",

@@ -253,10 +253,11 @@ def test_accuracy_table(load: Load) -> None:
     rows = [accuracy_row(0, 3.0), accuracy_row(1, 5.0), accuracy_row(0, 13.0, "ldnq-")]
     lines = accuracy.markdown(rows).splitlines()
     assert lines[2] == (
-        "| resnet20 | ldnq | 500 | 3 | defaults | 2 | 92.00 | 88.00 | 4.00 | 1.00 | 4.30 | 15000 × 19 | 1.0 |"
+        "| resnet20 | ldnq | 500 | 3 | defaults | 2 | 92.00 | 88.00 | 4.00 | 3.00 | 1.00 | 4.30 | 15000 × 19 "
+        "| 1.0 |"
     )
     assert lines[3] == (
-        "| resnet20 | ldnq- | 500 | 3 | no update | 1 | 92.00 | 79.00 | 13.00 |  | 13.66 | 0 | 1.0 |"
+        "| resnet20 | ldnq- | 500 | 3 | no update | 1 | 92.00 | 79.00 | 13.00 | 13.00 |  | 13.66 | 0 | 1.0 |"
     )
 
 
