@@ -1,6 +1,6 @@
-"""Wall time and peak memory of the commands `refldnq convert` and `refldnq quantize`, as a user runs them.
+"""Wall time and peak memory of the command `refldnq quantize`, as a user runs it.
 
-    python benchmarks/pipeline.py --data DIR [--network resnet20] [-- --seed 1 ...]
+    python benchmarks/pipeline.py --data DIR [--network resnet20] [-- --profile best --seed 1 ...]
 
 DIR holds ``cifar-10-batches-bin/`` and ``weights/``. What follows ``--`` is given to `refldnq quantize`.
 """
@@ -18,8 +18,12 @@ from typing import Any
 
 import click
 import machine
+from options import stored
 from published import WEIGHTS
-from store import RESULTS, write_json
+from store import Key, Store, markdown_table
+from timing import seconds_elsewhere
+
+from refldnq._kernels.threads import thread_count
 
 
 def run(*arguments: str) -> tuple[float, float]:
@@ -52,47 +56,71 @@ def measure(data: Path, network: str, options: tuple[str, ...]) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         model, out, report = (Path(folder) / name for name in ("model.h5", "quantized.h5", "report.json"))
         run("convert", str(data / "weights" / WEIGHTS[network]), "--arch", network, "-o", str(model))
+        busy = seconds_elsewhere(children=True)
         seconds, peak = run(
             "quantize", str(model), "--data", str(data), "-o", str(out), "--json", str(report), *options
         )
+        elsewhere = max(0.0, seconds_elsewhere(children=True) - busy) / seconds
         written = json.loads(report.read_text(encoding="utf-8"))
     kept = ("accuracy_before", "accuracy_after", "drop", "seconds", "peak_rss_mb", "update_images")
     return {
-        "network": network,
-        "options": list(options),
         "wall_seconds": seconds,
         "wall_peak_rss_mb": peak,
+        "elsewhere": elsewhere,
         "command": {name: written[name] for name in kept},
+        "images": written["provenance"]["request"]["images"],
         "machine": machine.describe(),
     }
 
 
+HEADINGS = (
+    "network",
+    "options",
+    "images",
+    "before, %",
+    "after, %",
+    "minutes",
+    "peak memory, MB",
+    "threads",
+    "cores busy elsewhere",
+)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table in Markdown."""
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        key, result = row["key"], row["result"]
+        return [
+            key["network"],
+            f"`{key['options']}`" if key["options"] else "",
+            str(result["images"]),
+            f"{result['command']['accuracy_before']:.2f}",
+            f"{result['command']['accuracy_after']:.2f}",
+            f"{result['wall_seconds'] / 60:.1f}",
+            f"{result['wall_peak_rss_mb']:.0f}",
+            str(key["threads"]),
+            f"{result['elsewhere']:.2f}",
+        ]
+
+    rows = sorted(rows, key=lambda row: [str(value) for value in row["key"].values()])
+    return markdown_table(HEADINGS, [cells(row) for row in rows])
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, metavar="DIR"
-)
+@stored("pipeline", markdown)
 @click.option("--network", type=click.Choice(tuple(WEIGHTS)), default="resnet20", show_default=True)
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=RESULTS / "pipeline.json",
-    metavar="FILE",
-    help="Where the record goes.  [default: benchmarks/results/pipeline.json]",
-)
 @click.argument("options", nargs=-1)
-def main(data: Path, network: str, json_file: Path, options: tuple[str, ...]) -> None:
+def main(store: Store, data: Path, network: str, options: tuple[str, ...]) -> None:
     """Measure `refldnq quantize` on a published network; OPTIONS, after --, are its own."""
-    try:
-        record = measure(data, network, options)
-        write_json(json_file, record)
-    except (OSError, ValueError) as refusal:
-        raise click.ClickException(str(refusal)) from refusal
-    own, seconds, peak = record["command"], record["wall_seconds"], record["wall_peak_rss_mb"]
+    key: Key = {"network": network, "options": " ".join(options), "threads": thread_count()}
+    row = store.run(key, lambda: measure(data, network, options))
+    result = row["result"]
+    own, seconds, peak = result["command"], result["wall_seconds"], result["wall_peak_rss_mb"]
     click.echo(
         f"{network}: {seconds:.0f} s, {peak:.0f} MB as the system counts; "
         f"{own['seconds']:.0f} s, {own['peak_rss_mb']:.0f} MB as the command does; "
-        f"drop {own['drop']:.2f} points"
+        f"drop {own['drop']:.2f} points; {result['elsewhere']:.2f} cores busy elsewhere"
     )
 
 

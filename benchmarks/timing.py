@@ -179,9 +179,9 @@ def measure(contest: Contest, effort: Effort) -> list[dict[str, Any]]:
         share.
     """
     differences = check(contest)
-    began, before = time.perf_counter(), _seconds_elsewhere()
+    began, before = time.perf_counter(), seconds_elsewhere()
     taken = take_turns({"": contest.ours, **contest.others}, effort)
-    elsewhere = max(0.0, (_seconds_elsewhere() - before) / (time.perf_counter() - began))
+    elsewhere = max(0.0, (seconds_elsewhere() - before) / (time.perf_counter() - began))
     ours = _summary(taken[""])
     rows = []
     for name, difference in differences.items():
@@ -203,8 +203,14 @@ def measure(contest: Contest, effort: Effort) -> list[dict[str, Any]]:
     return rows
 
 
-def _seconds_elsewhere() -> float:
-    # Processor time that others got: all other work, and what the hypervisor took. 0 without /proc.
+def seconds_elsewhere(*, children: bool = False) -> float:
+    """Processor time that others got: all other work, and what the hypervisor took; 0 without /proc.
+
+    Parameters
+    ----------
+    children : bool, optional
+        Whether the work of processes that this one has started and waited for is its own.
+    """
     table = Path("/proc/stat")
     if not table.exists():
         return 0.0
@@ -213,7 +219,8 @@ def _seconds_elsewhere() -> float:
     )
     busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
     own = os.times()
-    return busy - own.user - own.system
+    others = busy - own.user - own.system
+    return others - own.children_user - own.children_system if children else others
 
 
 def _summary(seconds: Sequence[float]) -> dict[str, float]:

@@ -318,6 +318,7 @@ def test_tables_in_the_readme_are_generated(load: Load) -> None:
         "certificates": lambda file: str(load("certificates").markdown(load("store").Store(file).rows())),
         "networks": lambda file: str(load("networks").markdown(load("store").Store(file).rows())),
         "optimum": lambda file: str(load("optimum").markdown(load("store").Store(file).rows())),
+        "pipeline": lambda file: str(load("pipeline").markdown(load("store").Store(file).rows())),
         "solvers": lambda file: str(load("solvers").markdown(load("store").Store(file).rows())),
         "study": lambda file: str(load("study").markdown(load("store").Store(file).rows())),
     }
@@ -325,7 +326,41 @@ def test_tables_in_the_readme_are_generated(load: Load) -> None:
         section = readme.split(f"<!-- {name}: generated -->\n")[1].split(f"\n<!-- {name}: end -->")[0]
         file = FOLDER / "results" / f"{name}.json"
         assert section == (make(file) if file.exists() else "Not measured yet.")
-        assert name != "accuracy" or section in front  # the project's front page shows the same table
+        assert name not in ("accuracy", "pipeline") or section in front  # the front page too
+
+
+def test_the_work_of_children_is_not_that_of_others(load: Load) -> None:
+    timing = load("timing")
+    if not Path("/proc/stat").exists():
+        pytest.skip("needs /proc: elsewhere nobody counts the work of others")
+    spin = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    before = [timing.seconds_elsewhere(children=flag) for flag in (False, True)]
+    subprocess.run([sys.executable, "-c", spin], check=True)
+    grown = [timing.seconds_elsewhere(children=flag) for flag in (False, True)]
+    shares = [after - start for after, start in zip(grown, before, strict=True)]
+    assert 0.45 <= shares[0] - shares[1] <= 5.0  # the child's work, and its start
+
+
+def test_a_pipeline_row(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, calls = load("pipeline"), []
+
+    def run(*words: str) -> tuple[float, float]:
+        calls.append(words)
+        if words[0] == "quantize":
+            report = {
+                "accuracy_before": 92.0, "accuracy_after": 88.0, "drop": 4.0, "seconds": 600.0,
+                "peak_rss_mb": 890.0, "update_images": 1, "provenance": {"request": {"images": 500}},
+            }  # fmt: skip
+            Path(words[words.index("--json") + 1]).write_text(json.dumps(report), encoding="utf-8")
+        return 612.0, 900.0
+
+    monkeypatch.setattr(pipeline, "run", run)
+    store = load("store").Store(tmp_path / "rows.json")
+    key = {"network": "resnet20", "options": "--profile best", "threads": 2}
+    store.run(key, lambda: pipeline.measure(tmp_path, "resnet20", ("--profile", "best")))
+    assert calls[1][-2:] == ("--profile", "best")
+    line = pipeline.markdown(store.rows()).splitlines()[2]
+    assert line.startswith("| resnet20 | `--profile best` | 500 | 92.00 | 88.00 | 10.2 | 900 | 2 | ")
 
 
 # ---------------------------------------------------------------------- the study's images
