@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -274,11 +275,13 @@ def check_float32(case: Case) -> None:
     """Single precision goes in and comes out, and is near double precision."""
     layer, params, inputs = case.layer, case.params(np.float32), case.inputs(np.float32)
     y, tape = layer.forward(params, *inputs, mode=case.mode)
+    if y.dtype != np.float32:
+        raise AssertionError(f"the output is {y.dtype}")
     direction = derivatives.random_direction(layer, params, inputs, np.random.default_rng(case.seed))
     dy = layer.jvp(params, tape, *direction)
     grads, dp = layer.backward(params, y, tape)
     buffers = layer.new_statistics(params, tape)
-    for array in (y, dy, *grads, *dp.values(), *buffers.values()):
+    for array in (dy, *grads, *dp.values(), *buffers.values()):
         if array.dtype != np.float32:
             raise AssertionError(f"a result is {array.dtype}")
     wide = {name: array.astype(np.float64) for name, array in params.items()}
@@ -286,6 +289,39 @@ def check_float32(case: Case) -> None:
     close(y, want, 1e-5)
     for got, grad in zip(grads, layer.backward(wide, want, wide_tape)[0], strict=True):
         close(got, grad, 1e-4)
+
+
+def check_types(case: Case) -> None:
+    """Whole numbers are refused, and so are gradients and directions of another float type than the input."""
+    layer = case.layer
+    _refused(lambda: layer.forward(case.params(), *case.inputs(np.int64), mode=case.mode), "int64")
+    for own, other in ((np.float32, np.float64), (np.float64, np.float32), (np.float64, np.int64)):
+        params, inputs = case.params(own), case.inputs(own)
+        y, tape = layer.forward(params, *inputs, mode=case.mode)
+        message = f"must have the input's type {np.dtype(own)}, got {np.dtype(other)}."
+        dy = y.astype(other)
+        for wanted in ({}, {"wrt_inputs": False}, {"wrt_params": False}):
+            _refused(partial(layer.backward, params, dy, tape, **wanted), f"`dy` {message}")
+        dinputs, dparams = derivatives.random_direction(
+            layer, params, inputs, np.random.default_rng(case.seed)
+        )
+        name = "dx" if layer.arity == 1 else "dinputs"
+        for place, dx in enumerate(dinputs):
+            wrong = (*dinputs[:place], dx.astype(other), *dinputs[place + 1 :])
+            _refused(partial(layer.jvp, params, tape, wrong, dparams), f"`{name}` {message}")
+        for key, array in dparams.items():
+            changed = {**dparams, key: array.astype(other)}
+            _refused(partial(layer.jvp, params, tape, dinputs, changed), f"`{key}` {message}")
+
+
+def _refused(call: Callable[[], object], message: str) -> None:
+    try:
+        call()
+    except TypeError as error:
+        if message not in str(error):
+            raise AssertionError(f"refused with {str(error)!r}, wanted {message!r}") from None
+        return
+    raise AssertionError(f"accepted what must be refused: {message}")
 
 
 def check_wanted(case: Case) -> None:
@@ -470,6 +506,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "exact": check_exact,
     "jacobian": check_jacobian,
     "float32": check_float32,
+    "types": check_types,
     "wanted": check_wanted,
     "untouched": check_untouched,
     "strides": check_strides,

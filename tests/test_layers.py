@@ -444,7 +444,7 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"`dy` must have shape \(2, 3, 2, 2\)",
     ),
-    "avgpool-dy": (lambda: AvgPool2d(2).backward({}, X4, X4.shape), ValueError, "`dy` must have shape"),
+    "avgpool-dy": (lambda: AvgPool2d(2).backward({}, X4, X4), ValueError, "`dy` must have shape"),
     "avgpool-negative": (lambda: AvgPool2d(2, padding=-1), ValueError, "`padding` must be"),
     "globalavgpool-rank": (lambda: GlobalAvgPool().output_shape((3,)), ValueError, r"got \(n, 3\)"),
     "globalavgpool-empty": (
@@ -466,7 +466,7 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "dropout-p": (lambda: Dropout(1.0), ValueError, "`p` must be smaller than 1"),
     "dropout-mask": (lambda: Dropout().forward({"mask": X4[:1]}, X4), ValueError, "`mask` must have shape"),
     "flatten-dy": (
-        lambda: Flatten().backward({}, X4, X4.shape),
+        lambda: Flatten().backward({}, X4, X4),
         ValueError,
         r"`dy` must have shape \(2, 48\)",
     ),
@@ -598,6 +598,17 @@ class LinearAlwaysComputes(Linear):
         return super().backward(params, dy, tape)
 
 
+class LinearUpcastsGradient(Linear):
+    def backward(self, params: Params, dy: Array, tape: Tape, **wanted: bool) -> Grads:
+        return super().backward(params, dy, tape.astype(dy.dtype), **wanted)
+
+
+class LinearNarrowsParameterDirection(Linear):
+    def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
+        narrow = {name: array.astype(tape.dtype) for name, array in dparams.items()}
+        return super().jvp(params, tape, dinputs, narrow)
+
+
 class BatchNormUnbiasedNormalization(BatchNorm):
     def _moments(self, x: Array) -> tuple[Array, Array]:
         mean, variance = super()._moments(x)
@@ -644,6 +655,11 @@ class ReLUOneAtZero(ReLU):
 
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
         return super().forward(params, *inputs)[0], inputs[0]
+
+
+class ReLUNarrowsGradient(ReLU):
+    def backward(self, params: Params, dy: Array, tape: Tape, **wanted: bool) -> Grads:
+        return super().backward(params, dy.astype(tape.dtype), tape, **wanted)
 
 
 class ReLULeaksBackward(ReLU):
@@ -694,7 +710,7 @@ class PoolIgnoresCeil(MaxPool2d):
 
 class GlobalAvgPoolSums(GlobalAvgPool):
     def backward(self, params: Params, dy: Array, tape: Tape, **wanted: bool) -> Grads:
-        return (np.broadcast_to(dy, tape).copy(),), {}
+        return (np.broadcast_to(dy, tape.shape).copy(),), {}
 
 
 class FlattenColumnMajor(Flatten):
@@ -703,9 +719,22 @@ class FlattenColumnMajor(Flatten):
         return x.transpose(0, 2, 3, 1).reshape(x.shape[0], -1), x.shape
 
 
+class FlattenTakesIntegers(Flatten):
+    def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
+        (x,) = inputs
+        y, tape = super().forward(params, x.astype(np.float64), mode=mode)
+        return y.astype(x.dtype), tape._replace(dtype=x.dtype)
+
+
 class AddFirstGradientOnly(Add):
     def backward(self, params: Params, dy: Array, tape: Tape, **wanted: bool) -> Grads:
         return (dy, *[np.zeros_like(dy)] * (tape[1] - 1)), {}
+
+
+class AddChecksFirstDirectionOnly(Add):
+    def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
+        like = dinputs[0].dtype
+        return super().jvp(params, tape, tuple(dx.astype(like) for dx in dinputs), dparams)
 
 
 class ConcatReversed(Concat):
@@ -755,6 +784,8 @@ BUGS: list[tuple[type[Layer], str, set[str]]] = [
     (LinearUpcasts, "linear", {"float32"}),
     (LinearConstantTooSmall, "linear", {"lipschitz"}),
     (LinearAlwaysComputes, "linear", {"wanted"}),
+    (LinearUpcastsGradient, "linear", {"types"}),
+    (LinearNarrowsParameterDirection, "linear", {"types"}),
     (BatchNormUnbiasedNormalization, "batchnorm-images-train", {"twin"}),
     (BatchNormBiasedStatistics, "batchnorm-images-train", {"statistics"}),
     (BatchNormMomentumReversed, "batchnorm-images-train", {"statistics"}),
@@ -762,6 +793,7 @@ BUGS: list[tuple[type[Layer], str, set[str]]] = [
     (BatchNormFrozenVarianceBackward, "batchnorm-images-train", {"adjoint", "jacobian"}),
     (BatchNormEvalDerivativeInTrain, "batchnorm-images-train", {"taylor", "jacobian"}),
     (ReLUOneAtZero, "relu-images", {"kinks"}),
+    (ReLUNarrowsGradient, "relu-images", {"types"}),
     (ReLULeaksBackward, "relu-images", {"taylor", "jacobian"}),
     (MaxPoolLastTie, "maxpool-3x3-stride1-padding", {"kinks"}),
     (MaxPoolZeroPadding, "maxpool-3x3-stride1-padding", {"twin"}),
@@ -771,7 +803,9 @@ BUGS: list[tuple[type[Layer], str, set[str]]] = [
     (PoolIgnoresCeil, "maxpool-ceil", {"twin"}),
     (GlobalAvgPoolSums, "globalavgpool", {"adjoint", "jacobian"}),
     (FlattenColumnMajor, "flatten", {"twin"}),
+    (FlattenTakesIntegers, "flatten", {"types"}),
     (AddFirstGradientOnly, "add-2", {"adjoint", "jacobian"}),
+    (AddChecksFirstDirectionOnly, "add-2", {"types"}),
     (ConcatReversed, "concat-2", {"twin"}),
     (ZeroPadSidesSwapped, "zeropad", {"twin"}),
     (ShortcutZerosBehind, "shortcut", {"twin"}),

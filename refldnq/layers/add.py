@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from refldnq._checks import check_float, check_shape
+from refldnq._checks import check_float
 from refldnq._kernels.threads import run_chunks, worth
 from refldnq._typing import Array, Params, Shape
-from refldnq.layers.base import Layer, Mode, Tape
+from refldnq.layers.base import Layer, Mode, Spec, Tape, check_like
 from refldnq.layers.geometry import batched
 
 
@@ -48,7 +48,7 @@ class Add(Layer):
         return shapes[0]
 
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
-        """Output of the inputs' shape, added from left to right; the tape is that shape and their number.
+        """The sum, added from left to right; the tape is the inputs' shape and type, and their number.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class Add(Layer):
         for x in inputs:
             if check_float("inputs", x).dtype != inputs[0].dtype:
                 raise TypeError(f"`inputs` must have the same type, got {inputs[0].dtype} and {x.dtype}.")
-        return self._sum(inputs), (inputs[0].shape, len(inputs))
+        return self._sum(inputs), (Spec(inputs[0].shape, inputs[0].dtype), len(inputs))
 
     def _sum(self, inputs: tuple[Array, ...]) -> Array:
         y = inputs[0]
@@ -76,13 +76,15 @@ class Add(Layer):
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """The same gradient for every input."""
-        shape, count = tape
-        check_shape("dy", dy, shape)
+        like, count = tape
+        check_like("dy", dy, like)
         return ((dy,) * count if wrt_inputs else ()), {}
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
         """The sum of the directions."""
-        return self.forward(params, *dinputs)[0]
+        for dx in dinputs:
+            check_like("dinputs", dx, tape[0])
+        return self._sum(dinputs)
 
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:
         """1 in each input."""

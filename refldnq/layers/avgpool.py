@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refldnq._checks import check_shape
 from refldnq._kernels.threads import run_chunks
 from refldnq._typing import Array, Float64Array, Params, Shape
-from refldnq.layers.base import Mode, Tape
+from refldnq.layers.base import Mode, Spec, Tape, check_like
 from refldnq.layers.norms import spectral_norm_upper
 from refldnq.layers.pool import GRAIN, Pool2d
 
@@ -61,7 +60,7 @@ class AvgPool2d(Pool2d):
         return (stop - first).astype(np.float64)
 
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
-        """Output (n, c, ho, wo); the tape is the input's shape.
+        """Output (n, c, ho, wo); the tape is the input's shape and type.
 
         Raises
         ------
@@ -81,7 +80,7 @@ class AvgPool2d(Pool2d):
             planes.shape[0],
             grain=GRAIN,
         )
-        return y, x.shape
+        return y, Spec(x.shape, x.dtype)
 
     def backward(
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
@@ -89,8 +88,8 @@ class AvgPool2d(Pool2d):
         """The gradient of every output, divided, goes to all pixels of its window."""
         from refldnq._kernels import pool as kernels
 
-        shape: Shape = tape
-        check_shape("dy", dy, (shape[0], *self.output_shape(shape[1:])))
+        shape: Shape = tape.shape
+        check_like("dy", dy, Spec((shape[0], *self.output_shape(shape[1:])), tape.dtype))
         if not wrt_inputs:
             return (), {}
         dx = np.zeros(shape, dy.dtype)
@@ -107,7 +106,7 @@ class AvgPool2d(Pool2d):
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
         """The layer is linear."""
         (dx,) = dinputs
-        check_shape("dx", dx, tape)
+        check_like("dx", dx, tape)
         return self.forward(params, dx)[0]
 
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:

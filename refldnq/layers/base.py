@@ -14,17 +14,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from refldnq._checks import check_integer
+from refldnq._checks import check_integer, check_shape
 from refldnq._typing import Array, Float64Array, Params, Shape
 
 Mode = Literal["eval", "train"]
 Tape = Any
 """What one forward call leaves for backward and jvp; its content is the layer's own business."""
+
+
+class Spec(NamedTuple):
+    """Shape and type of an array: the tape of a layer whose derivative needs no number of its input."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,15 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
-        """The output and the tape."""
+        """The output and the tape.
+
+        Raises
+        ------
+        ValueError
+            If the shape of an input does not fit.
+        TypeError
+            If an input is not float32 or float64, or types differ.
+        """
 
     @abstractmethod
     def backward(
@@ -55,11 +70,26 @@ class Layer(ABC):
         """The vector-Jacobian product of `dy` at the tape's point: inputs, then parameters by name.
 
         What is not asked for is returned empty.
+
+        Raises
+        ------
+        ValueError
+            If `dy` has not the output's shape.
+        TypeError
+            If its type is not the input's.
         """
 
     @abstractmethod
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
-        """The Jacobian-vector product at the tape's point; parameters absent from `dparams` stand still."""
+        """The Jacobian-vector product at the tape's point; parameters absent from `dparams` stand still.
+
+        Raises
+        ------
+        ValueError
+            If a direction of an input has not its shape.
+        TypeError
+            If the type of a direction is not the input's.
+        """
 
     def parameter_shapes(self) -> dict[str, Shape]:
         """Shape of every array the layer owns, running statistics included."""
@@ -128,7 +158,7 @@ class LinearMap(Layer, ABC):
         return (2.0 / n) * self.gram(x, bias=bias)  # [LDNQ] (8)-(10)
 
 
-def same_dtype(params: Params, x: Array) -> None:
+def same_dtype(params: Params, x: Array | Spec) -> None:
     """Refuse parameters of another type than the input: a silent cast would hide a slow or lossy path.
 
     Raises
@@ -139,6 +169,28 @@ def same_dtype(params: Params, x: Array) -> None:
     for name, array in params.items():
         if array.dtype != x.dtype:
             raise TypeError(f"`{name}` must have the input's type {x.dtype}, got {array.dtype}.")
+
+
+def check_like(name: str, array: Array, like: Array | Spec) -> None:
+    """Refuse a gradient or a direction of another shape or type: `same_dtype`'s reason holds for them, too.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    TypeError
+        If the types differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_like("dy", np.zeros(2), Spec((2,), np.dtype(np.float32)))
+    Traceback (most recent call last):
+        ...
+    TypeError: `dy` must have the input's type float32, got float64.
+    """
+    check_shape(name, array, like.shape)
+    same_dtype({name: array}, like)
 
 
 def he_normal(

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refldnq._checks import check_integer, check_number, check_shape
+from refldnq._checks import check_float, check_integer, check_number
 from refldnq._kernels.threads import run_chunks, worth
 from refldnq._typing import Array, Float64Array, Params, Shape
-from refldnq.layers.base import Layer, Mode, Tape, same_dtype
+from refldnq.layers.base import Layer, Mode, Tape, check_like, same_dtype
 
 
 class _Tape(NamedTuple):
@@ -110,7 +110,7 @@ class BatchNorm(Layer):
             If the types of the input and the parameters differ.
         """
         (x,) = inputs
-        same_dtype(params, x)
+        same_dtype(params, check_float("x", x))
         self.output_shape(x.shape[1:])
         x = np.ascontiguousarray(x)
         if mode == "train":
@@ -159,8 +159,7 @@ class BatchNorm(Layer):
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """Gradients of the input, ``weight`` and ``bias``."""
         t: _Tape = tape
-        check_shape("dy", dy, t.x.shape)
-        same_dtype({"dy": dy}, t.x)
+        check_like("dy", dy, t.x)
         dy = np.ascontiguousarray(dy)
         inverse = self._inverse(t.variance)
         scale = params["weight"] * inverse
@@ -186,6 +185,8 @@ class BatchNorm(Layer):
         """Derivative in the input, ``weight`` and ``bias``; in eval mode the statistics stand still."""
         t: _Tape = tape
         (dx,) = dinputs
+        check_like("dx", dx, t.x)
+        same_dtype(dparams, t.x)
         inverse = self._inverse(t.variance)
         scale = params["weight"] * inverse
         slope = np.zeros(self.features)

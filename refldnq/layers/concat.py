@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refldnq._checks import check_float, check_shape
+from refldnq._checks import check_float
 from refldnq._typing import Array, Params, Shape
-from refldnq.layers.base import Layer, Mode, Tape
+from refldnq.layers.base import Layer, Mode, Spec, Tape, check_like
 from refldnq.layers.geometry import batched
 
 
@@ -51,7 +51,7 @@ class Concat(Layer):
         return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
-        """Output (n, sum of channels, ...); the tape is the inputs' shapes.
+        """Output (n, sum of channels, ...); the tape is the inputs' shapes and types.
 
         Raises
         ------
@@ -68,14 +68,15 @@ class Concat(Layer):
                 raise ValueError(
                     f"`inputs` must hold equally many images, got {len(inputs[0])} and {len(x)}."
                 )
-        return np.concatenate(inputs, axis=1), tuple(x.shape for x in inputs)
+        return np.concatenate(inputs, axis=1), tuple(Spec(x.shape, x.dtype) for x in inputs)
 
     def backward(
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """Every input's share of the gradient."""
-        shapes: tuple[Shape, ...] = tape
-        check_shape("dy", dy, (shapes[0][0], *self.output_shape(*(shape[1:] for shape in shapes))))
+        shapes = [like.shape for like in tape]
+        wanted = (shapes[0][0], *self.output_shape(*(shape[1:] for shape in shapes)))
+        check_like("dy", dy, Spec(wanted, tape[0].dtype))
         if not wrt_inputs:
             return (), {}
         ends = np.cumsum([shape[1] for shape in shapes])
@@ -83,7 +84,9 @@ class Concat(Layer):
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
         """The directions side by side."""
-        return self.forward(params, *dinputs)[0]
+        for dx, like in zip(dinputs, tape, strict=True):
+            check_like("dinputs", dx, like)
+        return np.concatenate(dinputs, axis=1)
 
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:
         """1 in each input."""

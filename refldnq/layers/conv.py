@@ -11,7 +11,7 @@ from refldnq._checks import check_float, check_integer, check_shape
 from refldnq._kernels.threads import chunks, run_chunks
 from refldnq._typing import Array, Float64Array, Params, Shape
 from refldnq.im2col import Window, im2col
-from refldnq.layers.base import LinearMap, Mode, Tape, same_dtype
+from refldnq.layers.base import LinearMap, Mode, Spec, Tape, check_like, same_dtype
 from refldnq.layers.geometry import largest_cover, pair, sides
 from refldnq.layers.norms import spectral_norm_upper
 
@@ -173,21 +173,12 @@ class Conv2d(LinearMap):
     def backward(
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        """Gradients of the input, ``weight`` and ``bias``.
-
-        Raises
-        ------
-        ValueError
-            If the shape of `dy` does not fit.
-        TypeError
-            If its type is not the input's.
-        """
+        """Gradients of the input, ``weight`` and ``bias``."""
         from refldnq._kernels import conv as kernels
         from refldnq._kernels import direct
 
         x: Array = tape
-        check_shape("dy", dy, (x.shape[0], *self.output_shape(x.shape[1:])))
-        same_dtype({"dy": dy}, x)
+        check_like("dy", dy, Spec((x.shape[0], *self.output_shape(x.shape[1:])), x.dtype))
         dy = np.ascontiguousarray(dy)
         matrix, geometry = self._matrix(params["weight"]), self._geometry
         dx = np.zeros(x.shape if wrt_inputs else (0, 0, 0, 0), x.dtype)
@@ -237,7 +228,8 @@ class Conv2d(LinearMap):
         """Convolution is linear in the input and in the parameters."""
         (dx,) = dinputs
         x: Array = tape
-        same_dtype({"dx": dx, **dparams}, x)
+        check_like("dx", dx, x)
+        same_dtype(dparams, x)
         none = np.empty(0, x.dtype)
         dy = self._apply(params["weight"], none, np.ascontiguousarray(dx))
         if "weight" in dparams:

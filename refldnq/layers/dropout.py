@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refldnq._checks import check_number, check_shape
+from refldnq._checks import check_float, check_number, check_shape
 from refldnq._typing import Array, Params, Shape
-from refldnq.layers.base import Layer, Mode, Tape, same_dtype
+from refldnq.layers.base import Layer, Mode, Spec, Tape, check_like, same_dtype
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,18 @@ class Dropout(Layer):
         return shapes[0]
 
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
-        """The input, times the mask if `params` holds one; the tape is the input's shape.
+        """The input, times the mask if `params` holds one; the tape is the input's shape and type.
 
         Raises
         ------
         ValueError
             If the mask's shape is not the input's.
         TypeError
-            If the mask's type is not the input's.
+            If the input is not float32 or float64, or the mask's type is not the input's.
         """
         (x,) = inputs
-        same_dtype(params, x)
-        return self._times(params, x), x.shape
+        same_dtype(params, check_float("x", x))
+        return self._times(params, x), Spec(x.shape, x.dtype)
 
     def _times(self, params: Params, x: Array) -> Array:
         if "mask" not in params:
@@ -98,12 +98,12 @@ class Dropout(Layer):
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """The gradient, times the mask; the mask itself has none."""
-        check_shape("dy", dy, tape)
+        check_like("dy", dy, tape)
         return ((self._times(params, dy),) if wrt_inputs else ()), {}
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
         """The direction, times the mask."""
-        check_shape("dx", dinputs[0], tape)
+        check_like("dx", dinputs[0], tape)
         return self._times(params, dinputs[0])
 
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:

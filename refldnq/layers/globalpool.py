@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refldnq._checks import check_float, check_shape
+from refldnq._checks import check_float
 from refldnq._kernels.threads import run_chunks, worth
 from refldnq._typing import Array, Params, Shape
-from refldnq.layers.base import Layer, Mode, Tape
+from refldnq.layers.base import Layer, Mode, Spec, Tape, check_like
 from refldnq.layers.geometry import check_image
 
 
@@ -39,7 +39,7 @@ class GlobalAvgPool(Layer):
         return shape[0], 1, 1
 
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
-        """Output (n, c, 1, 1); the tape is the input's shape.
+        """Output (n, c, 1, 1); the tape is the input's shape and type.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class GlobalAvgPool(Layer):
         run_chunks(
             lambda _, a, e: kernels.means(source, target, a, e), target.size, grain=worth(source.shape[1])
         )
-        return y, x.shape
+        return y, Spec(x.shape, x.dtype)
 
     def backward(
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
@@ -65,11 +65,11 @@ class GlobalAvgPool(Layer):
         """The gradient, divided by the number of pixels, at every pixel."""
         from refldnq._kernels import globalpool as kernels
 
-        n, c, h, w = tape
-        check_shape("dy", dy, (n, c, 1, 1))
+        n, c, h, w = tape.shape
+        check_like("dy", dy, Spec((n, c, 1, 1), tape.dtype))
         if not wrt_inputs:
             return (), {}
-        dx = np.empty(tape, check_float("dy", dy).dtype)
+        dx = np.empty(tape.shape, dy.dtype)
         source, target = (dy / (h * w)).ravel(), _planes(dx)
         run_chunks(lambda _, a, e: kernels.spread(source, target, a, e), n * c, grain=worth(h * w))
         return (dx,), {}
@@ -77,7 +77,7 @@ class GlobalAvgPool(Layer):
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
         """The layer is linear."""
         (dx,) = dinputs
-        check_shape("dx", dx, tape)
+        check_like("dx", dx, tape)
         return self.forward(params, dx)[0]
 
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from refldnq._checks import check_float, check_integer, check_shape
 from refldnq._typing import Array, Float64Array, Params, Shape
-from refldnq.layers.base import LinearMap, Mode, Tape, same_dtype
+from refldnq.layers.base import LinearMap, Mode, Spec, Tape, check_like, same_dtype
 from refldnq.layers.geometry import batched
 from refldnq.layers.norms import spectral_norm_upper
 
@@ -106,7 +106,7 @@ class Linear(LinearMap):
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """Gradients of the input, ``weight`` and ``bias``."""
         x: Array = tape
-        check_shape("dy", dy, (x.shape[0], self.out_features))
+        check_like("dy", dy, Spec((x.shape[0], self.out_features), x.dtype))
         grads: dict[str, Array] = {}
         if wrt_params:
             grads["weight"] = dy.T @ x
@@ -117,6 +117,8 @@ class Linear(LinearMap):
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
         """The layer is linear in the input and in the parameters."""
         (dx,) = dinputs
+        check_like("dx", dx, tape)
+        same_dtype(dparams, tape)
         dy: Array = dx @ params["weight"].T
         if "weight" in dparams:
             dy += tape @ dparams["weight"].T

@@ -7,15 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refldnq._checks import check_shape
 from refldnq._kernels.threads import run_chunks
 from refldnq._typing import Array, Params, Shape
-from refldnq.layers.base import Mode, Tape
+from refldnq.layers.base import Mode, Spec, Tape, check_like
 from refldnq.layers.pool import GRAIN, Pool2d
 
 
 class _Tape(NamedTuple):
-    shape: Shape
+    input: Spec
     where: Array
 
 
@@ -73,7 +72,9 @@ class MaxPool2d(Pool2d):
             planes.shape[0],
             grain=GRAIN,
         )
-        return y, _Tape(x.shape, where.reshape(where.shape[0], where.shape[1] * where.shape[2]))
+        return y, _Tape(
+            Spec(x.shape, x.dtype), where.reshape(where.shape[0], where.shape[1] * where.shape[2])
+        )
 
     def backward(
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
@@ -82,12 +83,13 @@ class MaxPool2d(Pool2d):
         from refldnq._kernels import pool as kernels
 
         t: _Tape = tape
-        check_shape("dy", dy, (t.shape[0], *self.output_shape(t.shape[1:])))
+        shape = t.input.shape
+        check_like("dy", dy, Spec((shape[0], *self.output_shape(shape[1:])), t.input.dtype))
         if not wrt_inputs:
             return (), {}
-        dx = np.zeros(t.shape, dy.dtype)
+        dx = np.zeros(shape, dy.dtype)
         above = np.ascontiguousarray(dy).reshape(t.where.shape)
-        target = dx.reshape(t.where.shape[0], t.shape[2] * t.shape[3])
+        target = dx.reshape(t.where.shape[0], shape[2] * shape[3])
         run_chunks(lambda _, a, e: kernels.put(above, t.where, target, a, e), t.where.shape[0], grain=GRAIN)
         return (dx,), {}
 
@@ -97,9 +99,10 @@ class MaxPool2d(Pool2d):
 
         t: _Tape = tape
         (dx,) = dinputs
-        check_shape("dx", dx, t.shape)
-        dy = np.empty((t.shape[0], *self.output_shape(t.shape[1:])), dx.dtype)
-        source = np.ascontiguousarray(dx).reshape(t.where.shape[0], t.shape[2] * t.shape[3])
+        check_like("dx", dx, t.input)
+        shape = t.input.shape
+        dy = np.empty((shape[0], *self.output_shape(shape[1:])), dx.dtype)
+        source = np.ascontiguousarray(dx).reshape(t.where.shape[0], shape[2] * shape[3])
         target = dy.reshape(t.where.shape)
         run_chunks(lambda _, a, e: kernels.take(source, t.where, target, a, e), t.where.shape[0], grain=GRAIN)
         return dy

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refldnq._checks import check_shape
+from refldnq._checks import check_float
 from refldnq._typing import Array, Params, Shape
-from refldnq.layers.base import Layer, Mode, Tape
+from refldnq.layers.base import Layer, Mode, Spec, Tape, check_like
 from refldnq.layers.geometry import check_image, sides
 
 
@@ -55,17 +55,20 @@ class ZeroPad2d(Layer):
         return shape[0], shape[1] + top + bottom, shape[2] + left + right
 
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
-        """Output with zeros at the sides; the tape is the input's shape.
+        """Output with zeros at the sides; the tape is the input's shape and type.
 
         Raises
         ------
         ValueError
             If the input's shape does not fit.
+        TypeError
+            If the input is not float32 or float64.
         """
         (x,) = inputs
+        check_float("x", x)
         y = np.zeros((x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
         self._image(y, x.shape)[...] = x
-        return y, x.shape
+        return y, Spec(x.shape, x.dtype)
 
     def _image(self, padded: Array, shape: Shape) -> Array:
         top, _, left, _ = self.padding  # type: ignore[misc]
@@ -75,13 +78,13 @@ class ZeroPad2d(Layer):
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """The gradient inside the padding."""
-        shape: Shape = tape
-        check_shape("dy", dy, (shape[0], *self.output_shape(shape[1:])))
+        shape: Shape = tape.shape
+        check_like("dy", dy, Spec((shape[0], *self.output_shape(shape[1:])), tape.dtype))
         return ((self._image(dy, shape).copy(),) if wrt_inputs else ()), {}
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
         """The layer is linear."""
-        check_shape("dx", dinputs[0], tape)
+        check_like("dx", dinputs[0], tape)
         return self.forward(params, dinputs[0])[0]
 
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:

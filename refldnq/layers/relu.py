@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refldnq._checks import check_shape
+from refldnq._checks import check_float
 from refldnq._kernels.threads import run_chunks, worth
 from refldnq._typing import Array, Params, Shape
-from refldnq.layers.base import Layer, Mode, Tape
+from refldnq.layers.base import Layer, Mode, Tape, check_like
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,16 @@ class ReLU(Layer):
         return shapes[0]
 
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
-        """Output of the input's shape; the tape is the output, positive exactly where the input is."""
+        """Output of the input's shape; the tape is the output, positive exactly where the input is.
+
+        Raises
+        ------
+        TypeError
+            If the input is not float32 or float64.
+        """
         from refldnq._kernels import elementwise
 
-        x = np.ascontiguousarray(inputs[0])
+        x = np.ascontiguousarray(check_float("x", inputs[0]))
         y = np.empty_like(x)
         source, target = x.ravel(), y.ravel()
         run_chunks(lambda _, a, e: elementwise.relu(source, target, a, e), x.size, grain=worth(1))
@@ -44,16 +50,17 @@ class ReLU(Layer):
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """The gradient where the input was positive, 0 elsewhere."""
+        check_like("dy", dy, tape)
         return ((self._mask(dy, tape),) if wrt_inputs else ()), {}
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
         """The direction where the input was positive, 0 elsewhere."""
+        check_like("dx", dinputs[0], tape)
         return self._mask(dinputs[0], tape)
 
     def _mask(self, dy: Array, y: Array) -> Array:
         from refldnq._kernels import elementwise
 
-        check_shape("dy", dy, y.shape)
         dx = np.empty_like(y)
         above, output, target = np.ascontiguousarray(dy).ravel(), y.ravel(), dx.ravel()
         run_chunks(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refldnq._checks import check_integer, check_shape
+from refldnq._checks import check_float, check_integer
 from refldnq._typing import Array, Params, Shape
-from refldnq.layers.base import Layer, Mode, Tape
+from refldnq.layers.base import Layer, Mode, Spec, Tape, check_like
 from refldnq.layers.geometry import batched, pair
 
 
@@ -81,32 +81,36 @@ class SubsampleShortcut(Layer):
         return x[:, :, ::sh, ::sw]
 
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
-        """Output (n, out_channels, ho, wo); the tape is the input's shape.
+        """Output (n, out_channels, ho, wo); the tape is the input's shape and type.
 
         Raises
         ------
         ValueError
             If the input's shape does not fit.
+        TypeError
+            If the input is not float32 or float64.
         """
         (x,) = inputs
+        check_float("x", x)
         y = np.zeros((x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
         y[:, self._old] = self._pixels(x)
-        return y, x.shape
+        return y, Spec(x.shape, x.dtype)
 
     def backward(
         self, params: Params, dy: Array, tape: Tape, *, wrt_inputs: bool = True, wrt_params: bool = True
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """The gradient of the old channels at the pixels that were kept, 0 at the others."""
-        check_shape("dy", dy, (tape[0], *self.output_shape(tape[1:])))
+        shape: Shape = tape.shape
+        check_like("dy", dy, Spec((shape[0], *self.output_shape(shape[1:])), tape.dtype))
         if not wrt_inputs:
             return (), {}
-        dx = np.zeros(tape, dy.dtype)
+        dx = np.zeros(shape, dy.dtype)
         self._pixels(dx)[...] = dy[:, self._old]
         return (dx,), {}
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
         """The layer is linear."""
-        check_shape("dx", dinputs[0], tape)
+        check_like("dx", dinputs[0], tape)
         return self.forward(params, dinputs[0])[0]
 
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:
