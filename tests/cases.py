@@ -375,9 +375,8 @@ def check_hessian(case: Case) -> None:
     layer, params, (x, *_) = case.layer, case.params(), case.inputs()
     rng = np.random.default_rng([case.seed, 4])
     if isinstance(layer, BatchNorm):
-        if case.mode == "eval":
-            delta = rng.standard_normal((layer.features, 2))
-            _small(derivatives.hessian_identity(layer, params, x, delta))
+        delta = rng.standard_normal((layer.features, 2))
+        _small(derivatives.hessian_identity(layer, params, x, delta, mode=case.mode))
         mean, variance = params["running_mean"], params["running_var"]
         if case.mode == "train":
             mean, variance = naive.batch_moments(x)

@@ -243,6 +243,17 @@ def test_hessian_of_batchnorm_in_train_mode() -> None:
     close(blocks[:, 0, 0], 2 / x.shape[0] * count * variance / (variance + layer.eps), 1e-13)
 
 
+@pytest.mark.parametrize("case_id", ["batchnorm-features-train", "batchnorm-images-train"])
+def test_the_layer_error_of_batchnorm_in_train_mode_sees_another_hessian(case_id: str) -> None:
+    """The identity alone, before the comparison with the formula: the running statistics have another H."""
+    case = BY_ID[case_id]
+    assert isinstance(case.layer, BatchNorm)
+    layer = BatchNormHessianOfRunningStatistics(case.layer.features, case.layer.eps, case.layer.momentum)
+    CHECKS["hessian"](dataclasses.replace(case, layer=layer, mode="eval"))  # where nothing is wrong with it
+    with pytest.raises(AssertionError, match="E and its quadratic model differ"):
+        CHECKS["hessian"](dataclasses.replace(case, layer=layer))
+
+
 # ---------------------------------------------------------------------- geometries at random
 
 
@@ -635,6 +646,11 @@ class BatchNormEpsOutsideTheRoot(BatchNorm):
         return np.asarray(1.0 / (np.sqrt(variance) + self.eps))
 
 
+class BatchNormHessianOfRunningStatistics(BatchNorm):
+    def hessian(self, params: Params, x: Array, *, mode: Mode = "eval") -> Array:
+        return super().hessian(params, x)
+
+
 class BatchNormFrozenVarianceBackward(BatchNorm):
     def backward(self, params: Params, dy: Array, tape: Tape, **wanted: bool) -> Grads:
         _, grads = super().backward(params, dy, tape)
@@ -790,6 +806,7 @@ BUGS: list[tuple[type[Layer], str, set[str]]] = [
     (BatchNormBiasedStatistics, "batchnorm-images-train", {"statistics"}),
     (BatchNormMomentumReversed, "batchnorm-images-train", {"statistics"}),
     (BatchNormEpsOutsideTheRoot, "batchnorm-images", {"twin"}),
+    (BatchNormHessianOfRunningStatistics, "batchnorm-images-train", {"hessian"}),
     (BatchNormFrozenVarianceBackward, "batchnorm-images-train", {"adjoint", "jacobian"}),
     (BatchNormEvalDerivativeInTrain, "batchnorm-images-train", {"taylor", "jacobian"}),
     (ReLUOneAtZero, "relu-images", {"kinks"}),

@@ -252,7 +252,13 @@ def jacobian(
 
 
 def hessian_identity(
-    layer: LinearMap | BatchNorm, params: Params, x: Array, delta: Array, *, bias: bool = False
+    layer: LinearMap | BatchNorm,
+    params: Params,
+    x: Array,
+    delta: Array,
+    *,
+    bias: bool = False,
+    mode: Mode = "eval",
 ) -> float:
     r"""Relative error of :math:`E = \frac12 \delta^\top H \delta`, the layer error against the exact Hessian.
 
@@ -268,6 +274,8 @@ def hessian_identity(
         Change of the packed weight, (g, d, m); of scale and shift, (c, 2), for `BatchNorm`.
     bias : bool, optional
         Whether the packed weight has a row for the bias.
+    mode : {'eval', 'train'}, optional
+        Which statistics `BatchNorm` normalizes with; its output is linear in scale and shift in both.
 
     Returns
     -------
@@ -290,13 +298,13 @@ def hessian_identity(
     if isinstance(layer, BatchNorm):
         check_shape("delta", delta, (layer.features, 2))
         changes = {"weight": params["weight"] + delta[:, 0], "bias": params["bias"] + delta[:, 1]}
-        hessian, columns = layer.hessian(params, x), delta[:, :, None]
+        hessian, columns = layer.hessian(params, x, mode=mode), delta[:, :, None]
     else:
         packed = layer.pack(params, bias=bias)
         check_shape("delta", delta, packed.shape)
         changes = layer.unpack(packed + delta, bias=bias)
         hessian, columns = layer.hessian(x, bias=bias), delta
-    before, after = layer.forward(params, x)[0], layer.forward({**params, **changes}, x)[0]
+    before, after = (layer.forward(arrays, x, mode=mode)[0] for arrays in (params, {**params, **changes}))
     error = _norm(after - before) ** 2 / x.shape[0]  # [LDNQ] (8)
     model = 0.5 * float(np.einsum("gdm,gde,gem->", columns, hessian, columns))  # [LDNQ] (9)-(10)
     larger = max(abs(error), abs(model))
