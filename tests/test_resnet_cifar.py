@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from refldnq._typing import Array, Int64Array
+from refldnq.cli import main
+from refldnq.experiments.run import required_preprocess
+from refldnq.formats.h5 import load_model
 from refldnq.loss import cross_entropy
-from refldnq.models import build, preprocess
+from refldnq.model import Model
+from refldnq.models import build
 from refldnq.network import Network
 
 torch = pytest.importorskip("torch", reason="PyTorch is the independent oracle and reads the checkpoints")
@@ -94,7 +100,8 @@ def check_same(network: Network, module: TorchResNet, x: Array, labels: Int64Arr
     for name, buffers in run.statistics.items():
         for key, array in buffers.items():
             pairs[f"{name} {key}"] = (array, getattr(module.at(name), key).numpy())
-    assert len(pairs) == 2 + 3 * 19 + 2 + (2 * 19 if mode == "train" else 0)
+    layers = 1 + 2 * len(module.blocks)
+    assert len(pairs) == 2 + 3 * layers + 2 + (2 * layers if mode == "train" else 0)
     errors = {name: relative_error(got, want) for name, (got, want) in pairs.items()}
     worst = max(errors, key=lambda name: (np.isnan(errors[name]), errors[name]))
     if not errors[worst] <= tolerance:
@@ -130,20 +137,41 @@ def test_the_comparison_sees_one_wrong_number() -> None:
 # ------------------------------------------------------------------ real data
 
 
-def load(data_dir: Path, depth: int, dtype: Any) -> Network:
-    """The network with the arrays of the public checkpoint, by name."""
+def checkpoint(data_dir: Path, depth: int) -> Path:
+    """The file of a public checkpoint."""
     path = data_dir / "weights" / CHECKPOINTS[depth]
     if not path.exists():
         pytest.skip(f"{path.name} is not in the data folder")
-    tensors = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    arrays: dict[str, dict[str, Array]] = {}
-    for key, tensor in tensors.items():
+    return path
+
+
+@pytest.fixture(scope="module")
+def converted(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Model]:
+    """The model that ``refldnq convert`` makes of the public checkpoint of a depth."""
+    folder = tmp_path_factory.mktemp("converted")
+
+    def convert(depth: int) -> Model:
+        out = folder / f"resnet{depth}.h5"
+        if not out.exists():
+            words = ["convert", str(checkpoint(data_dir, depth)), "--arch", f"resnet{depth}", "-o", str(out)]
+            result = CliRunner().invoke(main, words)
+            assert result.exit_code == 0, result.output
+        return load_model(out)
+
+    return convert
+
+
+def published(path: Path, depth: int, dtype: Any) -> TorchResNet:
+    """PyTorch's network with the checkpoint's arrays: what reads them shares nothing with the package."""
+    module = TorchResNet(depth)
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    renamed = {}
+    for key, tensor in state.items():
         layer, _, name = key.removeprefix("module.").rpartition(".")
-        if name != "num_batches_tracked":
-            arrays.setdefault(layer, {})[name] = tensor.numpy().astype(dtype)
-    network = build(f"resnet{depth}", np.random.default_rng(0)).astype(dtype)
-    assert set(arrays) == set(network.params)
-    return network.replace(arrays)
+        renamed[f"{layer.replace('.', '/')}.{name}"] = tensor
+    module.load_state_dict(renamed)
+    module.to(torch.float64 if dtype == np.float64 else torch.float32)
+    return module
 
 
 def cifar_test(data_dir: Path) -> tuple[Array, Int64Array]:
@@ -155,20 +183,26 @@ def cifar_test(data_dir: Path) -> tuple[Array, Int64Array]:
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
 
 
+@pytest.mark.parametrize(("depth", "count"), [(20, 32), (32, 4), (56, 4)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_checkpoint_gives_pytorchs_logits_and_gradients(data_dir: Path, dtype: Any) -> None:
-    network = load(data_dir, 20, dtype)
+def test_checkpoint_gives_pytorchs_logits_and_gradients(
+    data_dir: Path, converted: Callable[[int], Model], depth: int, count: int, dtype: Any
+) -> None:
+    model = converted(depth)
     images, labels = cifar_test(data_dir)
-    x = np.asarray(preprocess("resnet20")(images[:32], dtype))
-    check_same(network, twin(network, 20), x, labels[:32], "eval")
+    x = np.asarray(required_preprocess(model)(images[:count], dtype))
+    module = published(checkpoint(data_dir, depth), depth, dtype)
+    check_same(model.network.astype(dtype), module, x, labels[:count], "eval")
 
 
 @pytest.mark.parametrize(("depth", "right"), [(20, 9152), (32, 9241), (56, 9317)])
-def test_checkpoint_classifies_as_published(data_dir: Path, depth: int, right: int) -> None:
+def test_checkpoint_classifies_as_published(
+    data_dir: Path, converted: Callable[[int], Model], depth: int, right: int
+) -> None:
     # Counts of PyTorch on the 9,977 images at hand; 2 images of slack for float32 sums in another order.
-    network = load(data_dir, depth, np.float32)
+    model = converted(depth)
     images, labels = cifar_test(data_dir)
     assert len(images) == 9977
-    logits = network.forward(np.asarray(preprocess(f"resnet{depth}")(images, np.float32)))
+    logits = model.network.forward(np.asarray(required_preprocess(model)(images, np.float32)))
     hits = int(np.sum(logits.argmax(axis=1) == labels))
     assert abs(hits - right) <= 2, f"{hits} images right, {right} expected"
