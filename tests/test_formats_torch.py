@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from refldnq._typing import Array
+from refldnq.cli import main
 from refldnq.errors import FormatError
 from refldnq.formats.torch import assign, load_state_dict
 from refldnq.layers import BatchNorm, Conv2d, Flatten, Linear
@@ -151,25 +154,121 @@ def test_content_that_is_no_state_dictionary_is_named(torch: Any, tmp_path: Path
         assert str(path) in str(caught.value)
 
 
-def test_what_is_no_checkpoint_is_named(torch: Any, tmp_path: Path) -> None:
+class Foreign:
+    """An object that is no tensor."""
+
+
+def saved(torch: Any, content: Any, path: Path, *, zipped: bool = True) -> bytes:
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    return path.read_bytes()
+
+
+def archive(path: Path, *names: str) -> bytes:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(name, "no weights")
+    return path.read_bytes()
+
+
+OTHERS: dict[str, tuple[Callable[[Any, Path], bytes], str]] = {
+    "empty": (lambda torch, path: b"", "an empty file"),
+    "text": (lambda torch, path: b"no checkpoint\n", "a file that is neither a zip archive nor a pickle"),
+    "bytes": (lambda torch, path: bytes(range(256)), "a file that is neither a zip archive nor a pickle"),
+    "other zip": (lambda torch, path: archive(path, "notes/data.txt"), "a zip archive that is no checkpoint"),
+    "TorchScript": (
+        lambda torch, path: archive(path, "net/data.pkl", "net/constants.pkl", "net/version"),
+        "a TorchScript program, not a state dictionary",
+    ),
+    "other pickle": (lambda torch, path: pickle.dumps({"weight": 1}, 2), "a pickle that is truncated or no"),
+    # PyTorch warns of a protocol that is not its own.
+    "new pickle": (lambda torch, path: pickle.dumps({"weight": 1}, 4), "a pickle that is truncated or no"),
+    "foreign": (
+        lambda torch, path: saved(torch, {**state(torch), "extra": Foreign()}, path),
+        r"objects that are not tensors \(test_formats_torch\.Foreign\)",
+    ),
+    "foreign, old format": (
+        lambda torch, path: saved(torch, {"extra": Foreign()}, path, zipped=False),
+        r"objects that are not tensors \(test_formats_torch\.Foreign\)",
+    ),
+    "foreign pickle": (
+        lambda torch, path: pickle.dumps(Foreign(), 2),
+        r"objects that are not tensors \(test_formats_torch\.Foreign\)",
+    ),
+    "a whole module": (
+        lambda torch, path: saved(torch, torch.nn.Linear(2, 1), path),
+        r"objects that are not tensors \(torch\.nn\.modules\.linear\.Linear\)",
+    ),
+    "NumPy's arrays": (
+        lambda torch, path: saved(torch, {"weight": np.zeros(3)}, path),
+        r"objects that are not tensors \(numpy\.[\w.]*_reconstruct\)",
+    ),
+    "damaged": (
+        lambda torch, path: saved(torch, state(torch), path).replace(b"fc.weight", b"fc.we\xff\xff\xff\xff"),
+        "a checkpoint that is damaged or holds objects that are not tensors",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "found"), OTHERS.values(), ids=OTHERS)
+def test_what_is_no_checkpoint_is_named(
+    torch: Any, tmp_path: Path, content: Callable[[Any, Path], bytes], found: str
+) -> None:
     path = tmp_path / "net.th"
-    torch.save(state(torch), path)
-    whole = path.read_bytes()
-    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
-        archive.writestr("notes.txt", "no weights")
-    for content in (
-        b"",
-        b"no checkpoint",
-        whole[: len(whole) // 2],
-        whole[:-1],
-        (tmp_path / "other.zip").read_bytes(),
-        pickle.dumps({"weight": 1}, 2),
+    path.write_bytes(content(torch, tmp_path / "scratch"))
+    with pytest.raises(FormatError, match=found) as caught:
+        load_state_dict(path)
+    check_line(str(caught.value), path)
+
+
+def check_line(line: str, path: Path) -> None:
+    """One line: the file, what is wanted, what came; no advice to read it by force."""
+    if not (
+        line.startswith(f"`{path}` must be a PyTorch checkpoint of tensors, got ") and line.endswith(".")
     ):
-        path.write_bytes(content)
-        with pytest.raises(FormatError, match=r"net\.th` must"):
+        raise AssertionError(line)
+    if "\n" in line or "weights_only" in line or "\x1b" in line or len(line) > len(str(path)) + 200:
+        raise AssertionError(line)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_truncated_checkpoint_is_named(torch: Any, tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "net.th"
+    whole = saved(torch, state(torch), path, zipped=zipped)
+    kind = "a zip archive that is truncated" if zipped else "a pickle that is truncated"
+    for stop in (len(whole) // 20, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:stop])
+        with pytest.raises(FormatError, match=kind) as caught:
             load_state_dict(path)
+        check_line(str(caught.value), path)
+
+
+def test_no_file_a_directory_and_a_file_of_others_are_named(torch: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.th` must be a PyTorch checkpoint"):
         load_state_dict(tmp_path / "none.th")
+    with pytest.raises(FormatError, match="got a directory") as caught:
+        load_state_dict(tmp_path)
+    check_line(str(caught.value), tmp_path)
+    path = tmp_path / "net.th"
+    path.write_bytes(b"no checkpoint")
+    path.chmod(0)
+    if not os.access(path, os.R_OK):  # root may read everything
+        with pytest.raises(PermissionError, match=r"net\.th"):
+            load_state_dict(path)
+
+
+def test_convert_refuses_in_one_line_and_gives_no_bad_advice(torch: Any, tmp_path: Path) -> None:
+    path = tmp_path / "net.th"
+    torch.save({"extra": Foreign()}, path)
+    result = CliRunner().invoke(
+        main, ["convert", str(path), "--arch", "resnet20", "-o", str(tmp_path / "o.h5")]
+    )
+    assert result.exit_code == 1
+    line = result.stderr.removesuffix("\n")
+    check_line(line.removeprefix("refldnq: error: "), path)
+    with pytest.raises(AssertionError):
+        check_line(
+            "Weights only load failed. Re-running `torch.load` with `weights_only` set to `False`", path
+        )
 
 
 class Harmful:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +41,8 @@ def load_state_dict(path: str | Path) -> dict[str, Array]:
         If the file is not a checkpoint of tensors.
     FileNotFoundError
         If there is no such file.
+    PermissionError
+        If it may not be read.
     ModuleNotFoundError
         If PyTorch is not installed.
 
@@ -51,13 +56,16 @@ def load_state_dict(path: str | Path) -> dict[str, Array]:
         raise ModuleNotFoundError(
             "Reading a PyTorch checkpoint needs PyTorch: install `refldnq[torch]`.", name="torch"
         ) from None
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"`{path}` must be a PyTorch checkpoint, found no such file.")
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that are refused below, or read well
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises nearly anything
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FormatError(f"`{path}` must be a PyTorch checkpoint of tensors, got: {first}") from None
+        # PyTorch's own text advises to switch the safety off, and names the cause last.
+        found = _what_it_is(Path(path), error)
+        raise FormatError(f"`{path}` must be a PyTorch checkpoint of tensors, got {found}.") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
@@ -78,6 +86,31 @@ def load_state_dict(path: str | Path) -> dict[str, Array]:
                 f"`{path}` must hold dense arrays of NumPy's types; {name!r}: {error}"
             ) from None
     return arrays
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    # What came in place of a checkpoint, as far as it can be told from the bytes; nothing is unpickled.
+    if path.is_dir():
+        return "a directory"
+    with path.open("rb") as file:
+        head = file.read(4)
+    if not head:
+        return "an empty file"
+    if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"objects that are not tensors ({foreign[1].rstrip('.')})"
+    if head[:2] == b"PK":
+        if not zipfile.is_zipfile(path):
+            return "a zip archive that is truncated or damaged"
+        with zipfile.ZipFile(path) as archive:
+            names = {Path(name).name for name in archive.namelist()}
+        if "constants.pkl" in names:
+            return "a TorchScript program, not a state dictionary"
+        if "data.pkl" not in names:
+            return "a zip archive that is no checkpoint"
+        return "a checkpoint that is damaged or holds objects that are not tensors"
+    if head[:1] == b"\x80":
+        return "a pickle that is truncated or no checkpoint"
+    return "a file that is neither a zip archive nor a pickle"
 
 
 def assign(
