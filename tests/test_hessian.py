@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refldnq._kernels import threads
 from refldnq.hessian import (
     Hessian,
     HessianAccumulator,
@@ -92,6 +94,74 @@ def test_averaging_the_batches_is_another_matrix() -> None:
     batches = [x[:1], x[1:6], x[6:]]
     planted = np.mean([layer.hessian(batch) for batch in batches], axis=0)
     assert not np.allclose(planted, accumulate_hessian(layer, batches).blocks)
+
+
+def peak(accumulate: Callable[..., Hessian], layer: LinearMap, batches: Iterable[np.ndarray]) -> int:
+    """The most bytes that Python and NumPy held at once, beyond what there was before; batches included."""
+    tracemalloc.start()
+    try:
+        accumulate(layer, batches, bias=True)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def check_memory(accumulate: Callable[..., Hessian], layer: Conv2d, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than one image's patches, whatever the number of images in a batch and of batches."""
+    monkeypatch.setattr(threads, "thread_count", lambda: 1)  # each has buffers of its own
+    x = np.random.default_rng(5).standard_normal((64, 4, 24, 24))
+    accumulate(layer, [x[:1]], bias=True)  # what is imported and compiled by the first call does not count
+    few, many = (peak(accumulate, layer, [x[:n]]) for n in (16, 64))
+    if not many - few <= (x.nbytes - x[:16].nbytes) / 4:  # a truth value an entry, where the batch is checked
+        raise AssertionError(f"{few} bytes for 16 images and {many} for 64, of {x[0].nbytes} bytes")
+    patches = 64 * layer.patch_size * 24 * 24 * x.itemsize
+    if not many <= patches / 16:
+        raise AssertionError(f"{many} bytes in one batch; its patches are {patches}")
+    short, long = (
+        peak(accumulate, layer, (x[8 * i : 8 * i + 8].copy() for i in range(count))) for count in (2, 8)
+    )
+    if not long - short <= x[0].nbytes:
+        raise AssertionError(f"{short} bytes for two batches and {long} for eight")
+
+
+def all_patches(layer: LinearMap, batches: Iterable[np.ndarray], *, bias: bool) -> Hessian:
+    rows = [layer.patches(x)[0].T for x in batches]
+    X = np.concatenate([np.concatenate([part, np.ones((len(part), 1))], axis=1) for part in rows])
+    return Hessian(blocks=(X.T @ X)[None], images=1)
+
+
+def patches_of_16_images(layer: LinearMap, batches: Iterable[np.ndarray], *, bias: bool) -> Hessian:
+    parts = (x[first : first + 16] for x in batches for first in range(0, len(x), 16))
+    return [all_patches(layer, [part], bias=bias) for part in parts][-1]
+
+
+def all_batches(layer: LinearMap, batches: Iterable[np.ndarray], *, bias: bool) -> Hessian:
+    return accumulate_hessian(layer, list(batches), bias=bias)
+
+
+def a_copy(layer: LinearMap, batches: Iterable[np.ndarray], *, bias: bool) -> Hessian:
+    return accumulate_hessian(layer, (x + 0.0 for x in batches), bias=bias)
+
+
+def test_memory_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[LDNQ] step 2 of Algorithm 1 over many images needs the room of one image's patches."""
+    check_memory(accumulate_hessian, Conv2d(4, 3, 3, padding=1), monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("planted", "message"),
+    [
+        (all_patches, "for 16 images"),
+        (a_copy, "for 16 images"),
+        (patches_of_16_images, "its patches are"),
+        (all_batches, "for two batches"),
+    ],
+)
+def test_what_holds_more_than_one_image_is_seen(
+    planted: Callable[..., Hessian], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_memory(planted, Conv2d(4, 3, 3, padding=1), monkeypatch)
 
 
 @pytest.mark.parametrize(("name", "bias"), CASES)
