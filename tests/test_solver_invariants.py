@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refldnq._typing import Array, Float64Array
+from refldnq.cli.quantize import quantize
 from refldnq.codebook import Codebook, fixed, free, powers_of_two, scaled
 from refldnq.hessian import accumulate_hessian, layer_error
 from refldnq.layers import Conv2d
@@ -215,6 +218,12 @@ def test_where_it_is_said_the_order_of_the_rows_matters(name: str) -> None:
 
 def test_what_is_ordered_is_a_solver() -> None:
     assert ORDERED < set(SOLVERS) and WEIGHTED < set(SOLVERS)
+
+
+def test_the_command_line_names_every_solver() -> None:
+    (option,) = [param for param in quantize.params if param.name == "solver"]
+    assert isinstance(option, click.Option) and option.help is not None
+    assert set(SOLVERS) <= set(re.findall(r"\w+", option.help))
 
 
 def is_the_same_for_a_streamed_hessian(name: str, seed: int, book: str) -> None:
