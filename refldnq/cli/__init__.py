@@ -73,8 +73,8 @@ def _refuse(message: str, code: int) -> None:
 def main() -> None:
     """Layer-wise quantization of deep networks from a few unlabelled images (L-DNQ).
 
-    Start with `refldnq quickstart`, which needs no file. Every command writes its results as JSON with
-    --json FILE.
+    Start with `refldnq quickstart`, which needs no file. All commands but some of `refldnq kit` write their
+    results as JSON with --json FILE.
     """
 
 
