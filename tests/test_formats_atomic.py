@@ -33,6 +33,17 @@ def test_a_crash_leaves_the_old_file_alone(tmp_path: Path, error: type[BaseExcep
     assert list(tmp_path.iterdir()) == [final]
 
 
+def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
+    other = tmp_path / ".note.txt.abcdefgh.part"  # or left by one that was killed: that cannot be told
+    other.write_text("half", encoding="utf-8")
+    with atomic_path(tmp_path / "note.txt") as temporary:
+        assert temporary != other
+        temporary.write_text("new", encoding="utf-8")
+    assert (tmp_path / "note.txt").read_text(encoding="utf-8") == "new"
+    assert other.read_text(encoding="utf-8") == "half"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_failed_rename_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError), atomic_path(tmp_path / "folder") as temporary:

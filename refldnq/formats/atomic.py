@@ -30,6 +30,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     OSError
         If the folder does not exist or cannot be written to.
 
+    Notes
+    -----
+    A process that is killed outright leaves its ``.NAME.*.part``; nothing reads it, and no later call removes
+    it. Whether the writer lives cannot be told for certain: it may be in another container or on another
+    machine that shares the folder, where neither locks nor process numbers reach, or it may be suspended.
+
     Examples
     --------
     >>> import tempfile
