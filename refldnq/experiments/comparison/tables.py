@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,14 +38,14 @@ def run_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for run in runs:
         layers, record = run.record["layers"], run.record
-        gaps = sorted(layer["gap"] for layer in layers if layer["gap"] is not None)
+        gaps = [layer["gap"] for layer in layers if layer["gap"] is not None]
         rows.append(
             (
                 run.cell.method,
                 str(run.cell.levels),
                 str(run.cell.images),
                 f"{geometric_mean([layer['relative_error'] for layer in layers]):.4f}",
-                _percent(gaps[len(gaps) // 2]) if gaps else "no certificate",
+                _percent(statistics.median(gaps)) if gaps else "no certificate",
                 f"{layers[-1]['relative_output_error']:.4f}",
                 _number(record["accuracy_after"], 2),
                 _number(record["drop"], 2),
