@@ -75,7 +75,7 @@ def invoke(*words: object) -> Result:
 @pytest.fixture(scope="module")
 def compared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Result]:
     folder = tmp_path_factory.mktemp("compared")
-    # The MLP takes no images: its update cannot crop them.
+    # Updates take most of a run's time and make no difference to what is drawn and stored; one test has them.
     words = (MLP, "--data", data, "-o", folder / "out", *QUICK, "--no-update", "--json", folder / "out.json")
     result = invoke(*words)
     assert result.exit_code == 0, result.output
@@ -98,6 +98,24 @@ def test_every_run_is_there_and_is_what_quantize_gives(
     own = next(run for run in record["runs"] if (run["method"], run["levels"]) == ("best", 5))
     assert own["accuracy_after"] == outcome.after.accuracy  # type: ignore[union-attr]
     assert [layer["error"] for layer in own["layers"]] == [report.error for report in outcome.reports]
+
+
+def test_updates_are_as_long_as_it_is_asked(data: Path, tmp_path: Path) -> None:
+    """With ``--epochs 1`` every update of every method is one pass over the images."""
+    words = ("--images", 40, "--epochs", 1, "--methods", "paper,released-2019,best")
+    result = invoke(MLP, "--data", data, "-o", tmp_path / "out", *words, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out.json").read_text())
+    passes = {run["method"]: [layer["update_images"] for layer in run["layers"]] for run in record["runs"]}
+    # Behind the last layer nothing moves but in the released code, and in the last update of best.
+    assert passes == {"paper": [40, 40, 0], "released-2019": [40, 40, 40], "best": [40, 40, 40]}
+    for run in record["runs"][:2]:
+        own = QuantizeRequest(settings=method_settings(run["method"], epochs=1), images=40, certificates=True)
+        outcome = quantize_model(
+            load_model(MLP), load_dataset(data, "train"), own, test=load_dataset(data, "test")
+        )
+        assert run["accuracy_after"] == outcome.after.accuracy  # type: ignore[union-attr]
+        assert [layer["output_error"] for layer in run["layers"]] == [r.output_error for r in outcome.reports]
 
 
 def test_the_tables_show_the_numbers(compared: tuple[Path, dict[str, Any], Result]) -> None:
@@ -355,6 +373,8 @@ def test_methods_are_solvers_and_profiles() -> None:
     assert short.update is not None
     assert (short.update.epochs, short.update.copies, short.final_epochs) == (2, 2, 2)
     assert method_settings("best", update=False).final_epochs == 0
+    assert method_settings("released-2019", epochs=2).released.max_epochs == 2
+    assert method_settings("released-2019", update=False, epochs=2).update is None
     with pytest.raises(ValueError, match="`name` must be one of"):
         profile_settings("worst")  # type: ignore[arg-type]
 

@@ -55,7 +55,11 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
 @click.option("--seed", default=0, show_default=True, help="Draws the images and orders and augments them.")
 @click.option("--per-channel", is_flag=True, help="One scale for each output channel.")
 @click.option("--update/--no-update", default=True, show_default=True, help="Update the weights (step 4).")
-@click.option("--epochs", type=click.IntRange(min=1), help="Of each update, in place of the methods' own.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Of each update, in place of the methods' own; the most of those that end by themselves.",
+)
 @dtype_option
 @json_option
 def compare(

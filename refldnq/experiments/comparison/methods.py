@@ -35,7 +35,8 @@ def method_settings(
     update : bool, optional
         Whether there is a weights update.
     epochs : int, optional
-        Of each update, in place of the method's own number; at most so many of a last one.
+        Of each update, in place of the method's own number; at most so many of a last one, and of those of
+        the profile ``released-2019``, which end by themselves.
 
     Returns
     -------
@@ -62,7 +63,9 @@ def method_settings(
         settings = replace(settings, solver_settings=replace(own, per_channel=True))
     if not update:
         return replace(settings, update=None, final_epochs=0)
-    if epochs is not None and settings.update is not None and settings.profile == "paper":
+    if epochs is not None and settings.profile == "released-2019":
+        return replace(settings, released=replace(settings.released, max_epochs=epochs))
+    if epochs is not None and settings.update is not None:
         last = min(epochs, settings.final_epochs)
         settings = replace(settings, update=settings.update.lasting(epochs), final_epochs=last)
     return settings
