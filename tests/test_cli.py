@@ -27,11 +27,13 @@ from refldnq.cli import main
 from refldnq.cli.output import progress
 from refldnq.data import Dataset, Preprocess, load_dataset
 from refldnq.data.preprocess import PRESETS
+from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.record import plain
 from refldnq.experiments.run import Event, QuantizeRequest, quantize_model
 from refldnq.formats.h5 import load_model
 from refldnq.ldnq import LdnqSettings
 from refldnq.models import shipped
+from refldnq.solvers.base import default_settings
 from refldnq.update import UpdateSettings
 
 ROOT = Path(__file__).parents[1]
@@ -249,6 +251,28 @@ def test_options_reach_the_settings(case: str, data: Path, tmp_path: Path) -> No
     accept("quantize", MLP, "--data", data, "--images", 40, *update, *words, "-o", out)
     request = load_model(out).provenance["request"]
     assert field(request["settings"]) == expected
+
+
+def test_the_profile_best_reaches_the_file(data: Path, tmp_path: Path) -> None:
+    """The file has no name of the profile: it says all of its settings, but for those that were changed."""
+    out, record = tmp_path / "out.h5", tmp_path / "out.json"
+    words = ("--profile", "best", "--images", 20, "--final-epochs", 2, "--no-certificates", "--held-out", 0)
+    accept("quantize", MLP, "--data", data, *words, "-o", out, "--json", record)
+    model, original = load_model(out), load_model(MLP)
+    profile = replace(profile_settings("best"), solver_settings=default_settings("anneal"), final_epochs=2)
+    assert model.provenance["request"]["settings"] == plain(profile)
+    assert list(model.quantized) == ["fc1", "fc2", "fc3"]
+    for name, code in model.quantized.items():
+        stored = model.network.params[name]["weight"]
+        assert code.alpha.shape == () and np.array_equal(
+            np.unique(stored), np.float32(code.alpha * code.values)
+        )
+    for name in ("bn1", "bn2"):  # it has taken the channels' scales over, and then moved
+        for key, own in original.network.params[name].items():
+            assert (model.network.params[name][key] != own).all()
+    accept("evaluate", out, "--data", data, "--json", tmp_path / "e.json")
+    score = json.loads((tmp_path / "e.json").read_text())
+    assert score["correct"] == json.loads(record.read_text())["after"]["correct"]
 
 
 def test_certificates_and_held_out_images_by_default_and_not(
