@@ -293,7 +293,8 @@ class LayerReport:
     certified : bool
         Whether rho > lambda_max is proved.
     notes : tuple of str
-        What the solver has to say: fallbacks, degenerate inputs.
+        What there is to say of the problem and its solution: fallbacks, degenerate inputs; with another
+        target than ``weights`` the ridge's epsilon in the units of H, and what it is added to.
     rank, size : int
         Rank of the Hessian's blocks and their rows, summed over the groups; as `error`, of all rows alike.
     condition : float
@@ -605,6 +606,8 @@ def _quantize_layer(
         # A channel without a scale is 0, and this set has no code for it: one scale for all channels.
         solved = solve(blocks, wanted, codebook, own, **weighted)
     solution = solved if wanted.shape == packed.shape else _regrouped(solved, packed.shape)
+    if followed is not None:
+        solution = replace(solution, notes=(*solution.notes, _ridge_note(followed, solved)))
     if too_large:
         note = "closed ReLUs count like open ones: the Hessians of all channels would be too large"
         solution = replace(solution, notes=(*solution.notes, note))
@@ -655,6 +658,15 @@ def _quantize_layer(
         network=network,
         quantized={**state.quantized, name: code},
         reports=(*state.reports, report),
+    )
+
+
+def _ridge_note(problem: DriftProblem, solution: Solution) -> str:
+    """The ridge and what it is added to: of the objective, their sum less a constant, neither can be read."""
+    drift = max(0.0, problem.error(solution.G))  # a difference of sums, 0 up to rounding
+    return (
+        f"the ridge's epsilon is {problem.epsilon:.9g} in the units of H; without the ridge |Z - XG|^2 / n, "
+        f"as the problem counts it, is {drift:.9g}"
     )
 
 

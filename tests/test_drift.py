@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -207,6 +208,11 @@ def follows_the_reference(solver: str, given: Given, G: Float64Array, report: La
     assert agree(report.objective, given.objective(G))
     error = float(((given.X_hat @ (G - given.W_new)) ** 2).sum()) / given.images  # [LDNQ] (8)
     assert agree(report.error, error)
+    (note,) = [note for note in report.notes if "epsilon" in note]
+    epsilon, drift = (float(number) for number in re.findall(r"is (\S+)", note))
+    assert epsilon == pytest.approx(given.epsilon, rel=1e-8) and drift == pytest.approx(
+        given.drift(G), rel=1e-8
+    )
     levels = np.unique(G)
     assert len(levels) == 3 and levels[1] == 0 and levels[0] == -levels[2]
     if solver not in DESCENDED:
@@ -234,6 +240,18 @@ def test_every_solver_follows_the_reference(kind: str, solver: str) -> None:
     assert optimum.guarantee == "optimal"
     assert all(given.objective(best) <= given.objective(G) + 1e-9 for G in (own, aside))
     assert given.drift(own) < 0.8 * given.drift(aside)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"target": "weights"}, {"target": "block", "absorb": True}, {"target": "drift", "closed_weight": 0.5}],
+    ids=["weights", "block", "closed"],
+)
+def test_reports_name_the_ridge_where_there_is_one(changes: dict[str, Any]) -> None:
+    network, images, *_ = begun("conv")
+    settings = LdnqSettings(solver="coordinate", update=None, **changes)
+    for report in ldnq(network, images, settings, np.random.default_rng(0)).reports:
+        assert sum("epsilon" in note for note in report.notes) == (changes["target"] != "weights")
 
 
 def _centred_elsewhere(right: Any) -> Any:
