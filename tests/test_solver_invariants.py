@@ -30,7 +30,7 @@ from refldnq.solvers.base import (
     default_settings,
     get_solver,
 )
-from refldnq.solvers.coordinate import CoordinateSettings, descend
+from refldnq.solvers.coordinate import CoordinateSettings, descend, polish
 from refldnq.solvers.direct import DirectSettings
 from refldnq.solvers.exact import SLACK
 from refldnq.solvers.greedy import GreedySettings
@@ -289,6 +289,29 @@ def is_never_raised_by_descent(name: str, seed: int, book: str) -> None:
         assert objectives[0] == own.objective(start) and objectives[-1] == own.objective(point)
 
 
+def is_never_raised_by_polishing(name: str, seed: int, book: str) -> None:
+    X, W, omega = problem(seed)
+    codebook, H = BOOKS[book], hessian(X)
+    whole = layer_error(H, W, np.zeros_like(W))
+    for case in cases(name, codebook, omega):
+        found = solve(name, H, W, codebook, **case)
+        weights = {} if case["omega"] is None else {"column_weights": case["omega"]}
+        polished = polish(H, W, codebook, found, **weights)
+        # The start's own objective can be another sum of the same terms.
+        assert polished.objective <= polished.trace.objective[0] <= found.objective + 1e-11 * 5.0 * whole
+        own = np.ones_like(omega) if case["omega"] is None else omega
+        parts = [own * by_column(H, W, G) for G in (found.G, polished.G)]
+        if case["per_channel"]:  # no channel pays for another
+            assert (parts[1] <= parts[0] + 1e-11 * 5.0 * whole).all()
+        if not close(polished.objective, float(parts[1].sum()), 5.0 * whole):
+            raise AssertionError((name, book, case, polished.objective))
+        assert polished.converged and polished.settings.per_channel == case["per_channel"]
+        assert polished.codes.shape == found.codes.shape and polished.alpha.shape == found.alpha.shape
+        again = polish(H, W, codebook, polished, **weights)
+        if codebook.kind != "free":  # its values have been sorted: their normal equations round otherwise
+            assert again.iterations == 0 and np.array_equal(again.G, polished.G)
+
+
 # ------------------------------------------------------------------ where the truth is the projection
 
 
@@ -348,6 +371,7 @@ CHECKS: dict[str, Callable[[str, int, str], None]] = {
         has_scales_of_its_own_whatever_the_weights,
         takes_a_column_of_twice_the_weight_for_two,
         is_never_raised_by_descent,
+        is_never_raised_by_polishing,
         is_the_projection_for_a_multiple_of_the_identity,
         is_finite_without_data,
     )
@@ -383,6 +407,10 @@ def _with_ridge(right: Any) -> Any:
     return refit
 
 
+def _at_another_scale(right: Any) -> Any:
+    return lambda self, solution: replace(right(self, solution), alpha=1.5 * solution.alpha.ravel())
+
+
 def _keeping_the_last(right: Any) -> Any:
     def keep(self: Problem, best: Any, least: Any, point: Any, own: Any) -> Any:
         return (best, least) if np.array_equal(own, least) else (point, own)
@@ -398,6 +426,9 @@ def _keeping_the_last(right: Any) -> Any:
         ("takes_a_column_of_twice_the_weight_for_two", "ldlq", {"per_scale": _without_weights}),
         ("scales_with_powers_of_two", "coordinate", {"refit": _with_ridge}),
         ("is_never_raised_by_descent", "exact", {"refit": _with_ridge, "keep": _keeping_the_last}),
+        ("is_never_raised_by_polishing", "exact", {"refit": _with_ridge, "keep": _keeping_the_last}),
+        ("is_never_raised_by_polishing", "gptq", {"per_scale": _without_weights}),
+        ("is_never_raised_by_polishing", "direct", {"point": _at_another_scale}),
     ],
 )
 def test_planted_errors_are_seen(

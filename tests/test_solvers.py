@@ -15,11 +15,11 @@ from refldnq._kernels import anneal as kernels
 from refldnq.codebook import Codebook, fixed, free, powers_of_two, scaled
 from refldnq.hessian import layer_error
 from refldnq.projection import project
-from refldnq.solvers import admm, admm_plus, anneal, coordinate, gpfq, gptq, greedy, ldlq
+from refldnq.solvers import admm, admm_plus, anneal, coordinate, direct, gpfq, gptq, greedy, ldlq
 from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.anneal import AnnealSettings
 from refldnq.solvers.base import Solution
-from refldnq.solvers.coordinate import CoordinateSettings, descend
+from refldnq.solvers.coordinate import CoordinateSettings, descend, polish
 from refldnq.solvers.greedy import GreedySettings
 from refldnq.solvers.problem import Point, Problem
 from refldnq.verify.naive import solvers as naive
@@ -183,6 +183,42 @@ def test_dead_inputs_a_zero_hessian_and_zero_weights(name: str) -> None:
     nothing = SOLVES[name](np.zeros_like(H), W, powers_of_two(3))
     assert nothing.objective == 0.0 and np.isfinite(nothing.alpha)
     assert not SOLVES[name](H, np.zeros_like(W), powers_of_two(3)).G.any()
+
+
+def test_polishing_keeps_what_was_said_and_takes_settings() -> None:
+    H, W = problem(3, d=9)
+    start = direct.solve(H, W, powers_of_two(3), direct.DirectSettings(per_channel=True))
+    start = dataclasses.replace(start, notes=("a note",))
+    found = polish(H, W, powers_of_two(3), start, CoordinateSettings(sweeps=1, refit_alpha=False))
+    assert found.objective < start.objective and found.iterations == 1 and not found.converged
+    assert (found.solver, found.guarantee) == ("coordinate", "descent")
+    assert found.notes == ("a note", "descent from the result of direct")
+    assert np.array_equal(found.alpha, start.alpha) and found.settings.per_channel
+    # Another problem's result is a start too.
+    assert polish(H, 2 * W, powers_of_two(3), start).objective <= layer_error(H, 2 * W, start.G)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"codes": np.zeros((1, 6, 4), np.int8)}, "`solution.codes` must have shape"),
+        ({"codes": np.full((1, 7, 4), 3, np.int8)}, "`solution` must be a point of the scaled set"),
+        ({"codes": np.full((1, 7, 4), -1, np.int8)}, "`solution` must be a point"),
+        ({"values": np.array([-1.0, 0.0, 2.0])}, "`solution` must be a point"),
+        ({"alpha": np.array(-1.0)}, "`solution` must be a point"),
+        ({"alpha": np.ones((1, 3))}, "`solution.alpha` must have shape"),
+        ({"alpha": np.array(np.nan)}, "`solution.alpha`"),
+    ],
+)
+def test_what_is_no_point_of_the_set_is_not_polished(changes: dict[str, Any], message: str) -> None:
+    H, W = problem(3)
+    start = dataclasses.replace(coordinate.solve(H, W, powers_of_two(3)), **changes)
+    with pytest.raises(ValueError, match=message):
+        polish(H, W, powers_of_two(3), start)
+    with pytest.raises(ValueError, match="`solution` must be a point of the fixed set"):
+        polish(H, W, fixed([-1.0, 0.0, 1.0]), coordinate.solve(H, W, powers_of_two(3)))
+    with pytest.raises(TypeError, match="`settings` must be CoordinateSettings"):
+        polish(H, W, powers_of_two(3), start, GreedySettings())  # type: ignore[arg-type]
 
 
 @given(seed=seeds, book=st.sampled_from(["ternary", "five", "skew", "no zero", "fixed", "free"]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from refldnq._checks import check_choice, check_integer
+from refldnq._checks import check_choice, check_finite, check_integer, check_shape
 from refldnq._kernels.threads import run_chunks
 from refldnq._typing import Array, Float64Array, Int64Array
 from refldnq.codebook import Codebook
@@ -102,14 +102,95 @@ def solve(
     """
     chosen: CoordinateSettings = pick_settings(settings, CoordinateSettings, DEFAULT)
     problem = Problem(H, W, codebook, per_channel=chosen.per_channel, column_weights=column_weights)
-    point, objectives, alphas, converged = descend(problem, problem.nearest(), chosen)
+    return _descended(problem, problem.nearest(), chosen)
+
+
+def polish(
+    H: Float64Array,
+    W: Array,
+    codebook: Codebook,
+    solution: Solution,
+    settings: CoordinateSettings | None = None,
+    *,
+    column_weights: Array | None = None,
+) -> Solution:
+    r"""Improve any solver's result by coordinate descent.
+
+    Parameters
+    ----------
+    H : Array, shape (g, d, d), float64
+        The Hessian's blocks.
+    W : Array, shape (g, d, m)
+        The packed weight.
+    codebook : Codebook
+        The set.
+    solution : Solution
+        A point of it: what a solver has found for this problem, or for another one of the same shape.
+    settings : CoordinateSettings, optional
+        How; its `per_channel` is overruled by the solution.
+    column_weights : Array, shape (g, m), optional
+        Weights of the columns' errors.
+
+    Returns
+    -------
+    Solution
+        Its objective is at most that of `solution`, `trace.objective[0]`, and so is the part of every scale;
+        `converged` if no single code can lower it. It keeps the notes and names the solver of the start.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, an entry is not finite, or the solution is not of the set.
+    TypeError
+        If H is not float64, W not float or the settings are another solver's.
+
+    Examples
+    --------
+    >>> from refldnq.codebook import powers_of_two
+    >>> from refldnq.solvers import direct
+    >>> H, W = np.array([[[2.0, 1.9], [1.9, 2.0]]]), np.array([[[1.0], [-0.4]]])
+    >>> rounded = direct.solve(H, W, powers_of_two(3))
+    >>> polished = polish(H, W, powers_of_two(3), rounded)
+    >>> round(rounded.objective, 3), round(polished.objective, 3), polished.notes
+    (0.351, 0.016, ('descent from the result of direct',))
+    """
+    chosen: CoordinateSettings = pick_settings(settings, CoordinateSettings, DEFAULT)
+    chosen = replace(chosen, per_channel=np.ndim(solution.alpha) > 0)
+    problem = Problem(H, W, codebook, per_channel=chosen.per_channel, column_weights=column_weights)
+    _check_point(problem, solution)
+    notes = (*solution.notes, f"descent from the result of {solution.solver}")
+    return _descended(problem, problem.point(solution), chosen, notes)
+
+
+def _check_point(problem: Problem, solution: Solution) -> None:
+    groups, outputs, d = problem.W.shape
+    check_shape("solution.codes", solution.codes, (groups, d, outputs))
+    check_shape("solution.alpha", solution.alpha, (groups, outputs) if problem.per_channel else ())
+    check_finite("solution.alpha", solution.alpha)
+    check_finite("solution.values", solution.values)
+    codebook, values = problem.codebook, solution.values
+    own = (
+        len(values) == codebook.levels if codebook.kind == "free" else np.array_equal(values, codebook.values)
+    )
+    scaled = (solution.alpha >= 0).all() if codebook.kind == "scaled" else (solution.alpha == 1).all()
+    if not (own and scaled and 0 <= solution.codes.min() and solution.codes.max() < len(values)):
+        raise ValueError(
+            f"`solution` must be a point of the {codebook.kind} set `codebook`, got another one."
+        )
+
+
+def _descended(
+    problem: Problem, start: Point, settings: CoordinateSettings, notes: tuple[str, ...] = ()
+) -> Solution:
+    point, objectives, alphas, converged = descend(problem, start, settings)
     return problem.solution(
         point,
         solver="coordinate",
-        settings=chosen,
+        settings=settings,
         iterations=len(objectives) - 1,
         converged=converged,
         guarantee="descent",
+        notes=notes,
         trace=Trace(objective=np.array(objectives), alpha=np.array(alphas)),
     )
 
