@@ -41,6 +41,9 @@ CHANNEL_HESSIANS = 1 << 27
 """Most entries of the Hessians of a layer's channels, 1 GiB (chosen here: solvers keep several such arrays;
 the largest of the CIFAR residual networks has 2**24)."""
 
+RIDGE = "the ridge's epsilon is"
+"""How the note begins that a layer's report has on the ridge of its problem."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LdnqSettings:
@@ -665,7 +668,7 @@ def _ridge_note(problem: DriftProblem, solution: Solution) -> str:
     """The ridge and what it is added to: of the objective, their sum less a constant, neither can be read."""
     drift = max(0.0, problem.error(solution.G))  # a difference of sums, 0 up to rounding
     return (
-        f"the ridge's epsilon is {problem.epsilon:.9g} in the units of H; without the ridge |Z - XG|^2 / n, "
+        f"{RIDGE} {problem.epsilon:.9g} in the units of H; without the ridge |Z - XG|^2 / n, "
         f"as the problem counts it, is {drift:.9g}"
     )
 

@@ -31,7 +31,7 @@ from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.record import plain
 from refldnq.experiments.run import Event, QuantizeRequest, quantize_model
 from refldnq.formats.h5 import load_model
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq import RIDGE, LdnqSettings
 from refldnq.models import shipped
 from refldnq.solvers.base import default_settings
 from refldnq.update import UpdateSettings
@@ -257,7 +257,9 @@ def test_the_profile_best_reaches_the_file(data: Path, tmp_path: Path) -> None:
     """The file has no name of the profile: it says all of its settings, but for those that were changed."""
     out, record = tmp_path / "out.h5", tmp_path / "out.json"
     words = ("--profile", "best", "--images", 20, "--final-epochs", 2, "--no-certificates", "--held-out", 0)
-    accept("quantize", MLP, "--data", data, *words, "-o", out, "--json", record)
+    said = accept("quantize", MLP, "--data", data, *words, "-o", out, "--json", record).stdout
+    assert RIDGE not in said and "H is singular" in said  # a number for every layer is for the record
+    assert all(layer["notes"][0].startswith(RIDGE) for layer in json.loads(record.read_text())["layers"])
     model, original = load_model(out), load_model(MLP)
     profile = replace(profile_settings("best"), solver_settings=default_settings("anneal"), final_epochs=2)
     assert model.provenance["request"]["settings"] == plain(profile)

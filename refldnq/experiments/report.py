@@ -9,7 +9,7 @@ import numpy as np
 
 from refldnq.experiments.record import plain
 from refldnq.experiments.run import Evaluation, QuantizeOutcome
-from refldnq.ldnq import LayerReport
+from refldnq.ldnq import RIDGE, LayerReport
 
 COLUMNS = ("layer", "levels", "α", "zeros", "error", "accum.", "output", "iter.", "time")
 """Headings of the table; the three errors are relative to the squared norm of what they compare with."""
@@ -68,7 +68,7 @@ def layer_row(report: LayerReport, headings: Sequence[str] = COLUMNS) -> tuple[s
 
 
 def remarks(reports: Sequence[LayerReport]) -> list[str]:
-    """What the table does not tell: Hessians without full rank, dead inputs, notes of the solvers.
+    """What the table does not tell: singular Hessians, dead inputs, notes but for the ridges' numbers.
 
     Parameters
     ----------
@@ -89,6 +89,8 @@ def remarks(reports: Sequence[LayerReport]) -> list[str]:
             own = f"{report.name} ({report.dead_inputs})"
             found.setdefault("inputs that are 0 in all images", []).append(own)
         for note in report.notes:
+            if note.startswith(RIDGE):  # every layer has one of its own: they stand in the JSON
+                continue
             found.setdefault(note, []).append(report.name)
     return [f"{what}: {', '.join(layers)}" for what, layers in found.items()]
 
