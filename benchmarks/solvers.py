@@ -33,11 +33,10 @@ from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.anneal import AnnealSettings
 from refldnq.solvers.base import Solution, get_solver
-from refldnq.solvers.coordinate import CoordinateSettings, descend
+from refldnq.solvers.coordinate import polish
 from refldnq.solvers.direct import DirectSettings
 from refldnq.solvers.greedy import GreedySettings
 from refldnq.solvers.lower_bound import lower_bound
-from refldnq.solvers.problem import Problem
 
 REFERENCE = "admm, the profile paper"
 
@@ -48,13 +47,7 @@ Reach = Callable[[Float64Array, Float64Array, Codebook], float]
 
 def polished(solve: Solve) -> Solve:
     """Another solver's result, improved by coordinate descent."""
-
-    def both(H: Float64Array, W: Float64Array, codebook: Codebook) -> Solution:
-        problem = Problem(H, W, codebook, per_channel=False)
-        point, _, _, _ = descend(problem, problem.point(solve(H, W, codebook)), CoordinateSettings())
-        return problem.solution(point, solver="polished", settings=None)
-
-    return both
+    return lambda H, W, codebook: polish(H, W, codebook, solve(H, W, codebook))
 
 
 def with_settings(name: str, settings: Any = None) -> Solve:

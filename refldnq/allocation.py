@@ -1,7 +1,9 @@
 r"""Levels for each layer from a budget of bits: more where they help the output most.
 
-A layer's sensitivity is measured: the output error (6) of the network with that layer alone quantized. The
-sum of these over the layers is minimized by a dynamic program over the layers:
+A layer's sensitivity is measured: the output error (6) of the network with that layer alone quantized, by one
+solver with one scale a layer on some of the images, whatever a run with these levels does then. The sum of
+these over the layers is minimized by a dynamic program over the layers, exactly unless it becomes too large
+(`LIMIT`):
 
 .. math:: \min_k \sum_l E_{l,k_l} \quad\text{such that}\quad \sum_l n_l \log_2 k_l \le B \sum_l n_l
 
@@ -88,7 +90,7 @@ def sensitivities(
     solver: str = "admm_plus",
     batch_size: int = 100,
 ) -> Sensitivities:
-    """Measure what quantizing each layer alone does to the output.
+    """Measure what quantizing each layer alone, for its own weights, does to the output.
 
     Parameters
     ----------

@@ -1,8 +1,10 @@
 r"""A last update when all layers are quantized: what is not quantized learns, and the codes stay.
 
-Batch normalization's scales and shifts, biases and one factor :math:`e^s` for each scale :math:`\alpha` move,
-to give the teacher's output again. Of the paper's Algorithm 1 it is step 4 once more, behind the last layer;
-step 6 moves the same parameters but needs labels.
+One factor :math:`e^s` for each scale :math:`\alpha` moves, to give the teacher's output again, and of all
+layers what step 4 moves of those behind its cut: batch normalization's scales and shifts and, unless the
+settings say ``weights=False``, biases and the weights of layers that are not quantized. Of the paper's
+Algorithm 1 it is step 4 once more, behind the last layer; step 6 moves batch normalization and layers that
+are not quantized, but no scale, and needs labels.
 """
 
 from __future__ import annotations

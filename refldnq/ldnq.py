@@ -99,10 +99,12 @@ class LdnqSettings:
         layer.
     cascades : int, optional
         How often the layers are quantized, from the first to the last; by the paper once. From the second
-        time on the rest of the network is quantized already, and a layer starts from its original weights.
+        time on a layer starts from its original weights, its problem contains what the updates have moved
+        since, and the layers behind it are quantized already when its update follows.
     final_epochs : int, optional
-        Epochs of a last update, when all layers are quantized, of what is not: batch normalization, biases
-        and the scales (module `final`); with the settings of `update`. 0, as in the paper, leaves it out.
+        Epochs of a last update, when all layers are quantized, of the scales and of what the settings of
+        `update` move and is not quantized: batch normalization and, but for ``weights=False``, biases and
+        other layers (module `final`). 0, as in the paper, leaves it out.
     batch_size : int, optional
         Images at a time where no gradient is needed; it bounds memory and changes no result beyond rounding.
     profile : {'paper', 'released-2019'}, optional
