@@ -204,7 +204,8 @@ UPDATE = (
 @click.option(
     "--final-epochs",
     type=int,
-    help="Epochs of a last update of batch normalization, biases and scales, codes fixed; 0 is none.",
+    help="Epochs of a last update of batch normalization and scales, codes fixed; biases move too, but for "
+    "--profile best; 0 is none.",
 )
 @click.option(
     "--fine-tune",
