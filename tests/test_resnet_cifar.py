@@ -17,6 +17,7 @@ from refldnq.formats.h5 import load_model
 from refldnq.loss import cross_entropy
 from refldnq.model import Model
 from refldnq.models import build
+from refldnq.models.resnet_cifar import DEPTHS
 from refldnq.network import Network
 
 torch = pytest.importorskip("torch", reason="PyTorch is the independent oracle and reads the checkpoints")
@@ -28,10 +29,11 @@ TOLERANCE = {np.float32: 1e-4, np.float64: 1e-11}
 
 
 class TorchResNet(torch.nn.Module):  # type: ignore[misc, name-defined]
-    """The same network written down a second time, with PyTorch's layers; option-A shortcuts."""
+    """The same network written down a second time, with PyTorch's layers; shortcuts of option A or B."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, option: str = "A") -> None:
         super().__init__()
+        self.option = option
         self.blocks: list[tuple[str, int, int]] = []
         self._put("conv1", torch.nn.Conv2d(3, 16, 3, padding=1, bias=False))
         self._put("bn1", torch.nn.BatchNorm2d(16))
@@ -43,6 +45,9 @@ class TorchResNet(torch.nn.Module):  # type: ignore[misc, name-defined]
                 self._put(f"{name}.bn1", torch.nn.BatchNorm2d(width))
                 self._put(f"{name}.conv2", torch.nn.Conv2d(width, width, 3, 1, 1, bias=False))
                 self._put(f"{name}.bn2", torch.nn.BatchNorm2d(width))
+                if stride == 2 and option == "B":
+                    self._put(f"{name}.shortcut.0", torch.nn.Conv2d(c, width, 1, stride, bias=False))
+                    self._put(f"{name}.shortcut.1", torch.nn.BatchNorm2d(width))
                 self.blocks.append((name, stride, width - c))
                 c = width
         self._put("linear", torch.nn.Linear(64, 10))
@@ -58,15 +63,19 @@ class TorchResNet(torch.nn.Module):  # type: ignore[misc, name-defined]
         for name, stride, new in self.blocks:
             y = F.relu(self.at(f"{name}.bn1")(self.at(f"{name}.conv1")(x)))
             y = self.at(f"{name}.bn2")(self.at(f"{name}.conv2")(y))
-            if stride == 2:
-                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, new // 2, new // 2))
-            x = F.relu(y + x)
+            x = F.relu(y + (x if stride == 1 else self.shortcut(name, x, new)))
         return self.at("linear")(x.mean(dim=(2, 3)))
 
+    def shortcut(self, name: str, x: Any, new: int) -> Any:
+        """Past the block `name`, which halves the sides and has so many new channels."""
+        if self.option == "A":
+            return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, new // 2, new // 2))
+        return self.at(f"{name}.shortcut.1")(self.at(f"{name}.shortcut.0")(x))
 
-def twin(network: Network, depth: int) -> TorchResNet:
+
+def twin(network: Network, depth: int, option: str = "A", kind: type[TorchResNet] = TorchResNet) -> Any:
     """A PyTorch network with the same arrays."""
-    module = TorchResNet(depth)
+    module = kind(depth, option)
     module.to(torch.float64 if network.dtype == np.float64 else torch.float32)
     with torch.no_grad():
         for name, own in network.params.items():
@@ -100,12 +109,32 @@ def check_same(network: Network, module: TorchResNet, x: Array, labels: Int64Arr
     for name, buffers in run.statistics.items():
         for key, array in buffers.items():
             pairs[f"{name} {key}"] = (array, getattr(module.at(name), key).numpy())
-    layers = 1 + 2 * len(module.blocks)
+    # A convolution with batch normalization, all but the last layer, has three arrays that are learned.
+    layers = len(network.weighted) - 1
     assert len(pairs) == 2 + 3 * layers + 2 + (2 * layers if mode == "train" else 0)
     errors = {name: relative_error(got, want) for name, (got, want) in pairs.items()}
     worst = max(errors, key=lambda name: (np.isnan(errors[name]), errors[name]))
     if not errors[worst] <= tolerance:
         raise AssertionError(f"{worst}: relative error {errors[worst]:.2e} > {tolerance:.0e}")
+
+
+def generic(depth: int, option: str) -> tuple[Network, Array, Int64Array]:
+    """A network whose every array is random, two images, and labels.
+
+    Zeros and ones of the start would hide a bias or a scale left out. The second scale of every block is
+    small: 54 blocks would make the logits so large that the gradient at the end were 0.
+    """
+    rng = np.random.default_rng(3)
+    network = build(f"resnet{depth}" + ("-b" if option == "B" else ""), rng)
+    moved: dict[str, dict[str, Array]] = {}
+    for name, own in network.params.items():
+        for key, array in own.items():
+            if array.ndim == 1 and key in ("weight", "running_var"):
+                low, high = (0.1, 0.3) if key == "weight" and name.endswith("bn2") else (0.5, 1.5)
+                moved.setdefault(name, {})[key] = rng.uniform(low, high, array.shape)
+            elif array.ndim == 1:
+                moved.setdefault(name, {})[key] = 0.1 * rng.standard_normal(array.shape)
+    return network.replace(moved), rng.standard_normal((2, 3, 32, 32)), np.array([3, 8])
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
@@ -132,6 +161,85 @@ def test_the_comparison_sees_one_wrong_number() -> None:
             np.array([1, 2]),
             "eval",
         )
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("option", ["A", "B"])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_every_depth_and_option_gives_pytorchs_logits_and_gradients(
+    depth: int, option: str, mode: str
+) -> None:
+    network, x, labels = generic(depth, option)
+    assert len(network.weighted) == depth + (2 if option == "B" else 0)
+    check_same(network, twin(network, depth, option), x, labels, mode)
+
+
+class ShiftedPixels(TorchResNet):
+    """The shortcut takes the second of every two pixels, where the strided convolution takes the first."""
+
+    def shortcut(self, name: str, x: Any, new: int) -> Any:
+        return super().shortcut(name, x.roll((-1, -1), (2, 3)), new)
+
+
+class MeanOfPixels(TorchResNet):
+    """The shortcut takes the mean of four pixels."""
+
+    def shortcut(self, name: str, x: Any, new: int) -> Any:
+        return super().shortcut(name, F.interpolate(F.avg_pool2d(x, 2), scale_factor=2), new)
+
+
+class WeakShortcut(TorchResNet):
+    """A thousandth is lost past a block that changes the shape."""
+
+    def shortcut(self, name: str, x: Any, new: int) -> Any:
+        return 0.999 * super().shortcut(name, x, new)
+
+
+class NewChannelsLast(TorchResNet):
+    """Option A with all zeros behind the old channels."""
+
+    def shortcut(self, name: str, x: Any, new: int) -> Any:
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, new))
+
+
+class NormalizedTwice(TorchResNet):
+    """Option B with its batch normalization twice."""
+
+    def shortcut(self, name: str, x: Any, new: int) -> Any:
+        return self.at(f"{name}.shortcut.1")(super().shortcut(name, x, new))
+
+
+class ActivatedShortcut(TorchResNet):
+    """Option B with a ReLU."""
+
+    def shortcut(self, name: str, x: Any, new: int) -> Any:
+        return F.relu(super().shortcut(name, x, new))
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        *((option, wrong) for option in "AB" for wrong in (ShiftedPixels, MeanOfPixels, WeakShortcut)),
+        ("A", NewChannelsLast),
+        ("B", NormalizedTwice),
+        ("B", ActivatedShortcut),
+    ],
+)
+def test_the_comparison_sees_a_wrong_shortcut(option: str, wrong: type[TorchResNet], mode: str) -> None:
+    network, x, labels = generic(20, option)
+    with pytest.raises(AssertionError, match="relative error"):
+        check_same(network, twin(network, 20, option, wrong), x, labels, mode)
+
+
+@pytest.mark.parametrize(("key", "layer"), [("weight", 0), ("weight", 1), ("bias", 1), ("running_var", 1)])
+def test_the_comparison_sees_one_wrong_number_of_a_shortcut_of_the_deepest(key: str, layer: int) -> None:
+    network, x, labels = generic(110, "B")
+    name = f"layer3.0.shortcut.{layer}"
+    wrong = network.params[name][key].copy()
+    wrong.flat[5] += 1e-3
+    with pytest.raises(AssertionError, match="relative error"):
+        check_same(network.replace({name: {key: wrong}}), twin(network, 110, "B"), x, labels, "eval")
 
 
 # ------------------------------------------------------------------ real data
