@@ -83,10 +83,13 @@ def nearest(v, w, scale, limits, tied, zero, values, codes, active, rounding, su
             _round(part, limits[row], code)
             _zero_ties(part, tied[row], code, zero)
         _take(values, code, q)
+        # Stored one by one: the general assignment of a tuple takes longer to compile than all the rest.
         if w.shape[0]:
-            sums[row, unit % units] = _weighted_sums(part, w[row, first:last], q, scale[row])
+            vq, qq, rr = _weighted_sums(part, w[row, first:last], q, scale[row])
         else:
-            sums[row, unit % units] = _sums(part, q, scale[row])
+            vq, qq, rr = _sums(part, q, scale[row])
+        share = sums[row, unit % units]
+        share[0], share[1], share[2] = vq, qq, rr
 
 
 @njit(nogil=True, fastmath=False)
