@@ -1,9 +1,8 @@
-"""Runs by workers in processes of their own, one of which is killed in the middle of a run.
+"""Runs of nothing by workers in processes of their own, one of which kills every process that it is given to.
 
-Run as a program: ``python worker_runs.py dask|poison FOLDER``; it prints what happened as JSON. A run here
-is half a second of sleep that leaves a note when it begins and when it ends, but for one that kills every
-process it is given to. With ``poison``, processes of joblib do them; with ``dask``, a cluster of two,
-one of which is killed from outside, too, in the middle of a run.
+Run as a program: ``python worker_runs.py dask|jobs FOLDER``; it prints what happened as JSON. A run here is
+half a second of sleep that leaves a note when it begins. With ``jobs``, processes of joblib do them; with
+``dask``, a cluster of two.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,37 +44,19 @@ def sleeper(folder: str) -> Any:
     def work(task: Task) -> TaskOutcome:
         if task.run.method == "prayer":
             return work_on(task)
-        name = f"{task.run.seed}-{os.getpid()}"
-        (Path(folder) / f"begin-{name}").touch()
+        (Path(folder) / f"begin-{task.run.seed}-{os.getpid()}").touch()
         if task.run.seed == POISON:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(SECONDS)
-        (Path(folder) / f"end-{name}").touch()
         return TaskOutcome(id=task.id, result={"pid": os.getpid(), "seed": task.run.seed})
 
     return work
 
 
-def kill_one(folder: Path, killed: list[tuple[int, int]]) -> None:
-    """Kill the first process that is seen in the middle of a run, once some runs have ended."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not killed:
-        ended = {path.name.removeprefix("end-") for path in folder.glob("end-*")}
-        for path in folder.glob("begin-*"):
-            name = path.name.removeprefix("begin-")
-            if ended and name not in ended and not name.startswith(f"{POISON}-"):
-                seed, pid = map(int, name.split("-"))
-                os.kill(pid, signal.SIGKILL)
-                killed.append((seed, pid))
-                break
-        time.sleep(0.01)
-
-
 def experiment(kind: str, folder: Path) -> dict[str, Any]:
-    """Do the runs, kill, and say what is in the store."""
+    """Do the runs, and say what is in the store."""
     store = Store(folder / "runs.sqlite")
     told: list[tuple[int, bool]] = []
-    killed: list[tuple[int, int]] = []
     with ExitStack() as stack:
         workers = Workers(jobs=2)
         if kind == "dask":
@@ -86,9 +66,8 @@ def experiment(kind: str, folder: Path) -> dict[str, Any]:
                 LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
             )
             workers = Workers(dask=cluster.scheduler_address)
-            threading.Thread(target=kill_one, args=(folder, killed), daemon=True).start()
         execute(
-            tasks(8 if kind == "dask" else 5),
+            tasks(5),
             store,
             workers,
             on_outcome=lambda task, outcome, kept: told.append((task.run.seed, kept)),
@@ -97,7 +76,6 @@ def experiment(kind: str, folder: Path) -> dict[str, Any]:
     return {
         "rows": [[row.run.seed, row.state, row.tries, row.reason, row.result] for row in store.rows()],
         "told": told,
-        "killed": killed,
         "begun": sorted(path.name.removeprefix("begin-") for path in folder.glob("begin-*")),
     }
 
