@@ -17,7 +17,7 @@ import numpy as np
 
 from refldnq._checks import check_choice, check_finite, check_float, check_integer, check_number
 from refldnq._typing import Array, Float64Array, NetworkParams
-from refldnq.batches import advance, check_batches, split
+from refldnq.batches import advance, split
 from refldnq.cascade import Cascade, Copies, HeldOut, ratio
 from refldnq.codebook import Codebook, powers_of_two
 from refldnq.data.augment import augment
@@ -34,7 +34,8 @@ from refldnq.released import HESSIAN_IMAGES, ReleasedUpdate, released_hessian, r
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.base import WEIGHTED, Solution, default_settings, get_solver
 from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
-from refldnq.update import Moving, UpdateResult, UpdateSettings, left_out, update
+from refldnq.train import check_batches
+from refldnq.update import Moving, UpdateResult, UpdateSettings, left_out, moving_arrays, update
 from refldnq.versions import Versions
 
 CHANNEL_HESSIANS = 1 << 27
@@ -76,9 +77,9 @@ class LdnqSettings:
     first, last : bool, optional
         Whether the first and the last layer are quantized; the paper quantizes all layers.
     skip : tuple of str, optional
-        Names of layers that stay as they are; ``*`` matches any text, and every pattern must match a layer:
-        the shortcuts that have weights are ``"*.shortcut.*"`` in the networks for CIFAR, ``"*.downsample.*"``
-        in those for ImageNet.
+        Names of layers that stay as they are; ``*`` matches any text, and every pattern must match a layer.
+        Shortcuts that have weights are ``"*.downsample.*"`` in ResNets for ImageNet, ``"*.shortcut.*"`` in
+        WRN and, with option B, in ResNets for CIFAR.
     bias : bool, optional
         Whether a bias is quantized as one more row of the weight, as the authors' released code does; the
         paper keeps biases.
@@ -220,7 +221,9 @@ class LdnqSettings:
         names = network.weighted
         idle = [pattern for pattern in self.skip if not any(fnmatchcase(name, pattern) for name in names)]
         if idle:
-            raise ValueError(f"`skip` must name layers of the network, got {idle[0]!r} of {list(names)}.")
+            raise ValueError(
+                f"`skip` must match layers of {list(names)}, got {idle[0]!r}, which matches none."
+            )
         kept = {names[0]} if names and not self.first else set()
         kept |= {names[-1]} if names and not self.last else set()
         kept |= {name for name in names if any(fnmatchcase(name, pattern) for pattern in self.skip)}
@@ -248,10 +251,16 @@ class LdnqSettings:
             If the update's batches are too small for batch normalization.
         """
         how = self.update
-        if how is not None and how.statistics == "batch" and self.profile == "paper":
+        if how is None:
+            return
+        if self.profile == "released-2019":
+            size = min(self.released.batch_size, count)
+            check_batches(network, 0, size, size)
+        elif how.statistics == "batch":
             cut = 0 if self.final_epochs else network.position(self.chosen(network)[0]) + 1
             learnt = count - left_out(count, how.validation).size
-            check_batches(network, cut, learnt, how.batch_size)
+            if self.final_epochs or moving_arrays(network, cut, how):
+                check_batches(network, cut, learnt, how.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -531,6 +540,7 @@ def _finish(state: Progress, cascade: Cascade, settings: LdnqSettings, rng: np.r
         copies = Copies(cascade, state.network, versions, 0, epochs)
         plain = copies.plain if how.validation else None
         result, codes = last_update(state.network, state.quantized, fixed, copies, how, rng, plain=plain)
+        del copies, plain  # and with them a version's activations
         state = replace(state, network=result.network, quantized=codes)
         reports = [replace(report, alpha=_plain_alpha(codes[report.name].alpha)) for report in reports]
         passes = reports[-1].update_images + result.images
@@ -646,6 +656,7 @@ def _quantize_layer(
                 network, position + 1, copies, settings.update, rng, moving=moving, plain=plain
             )  # step 4
             network = result.network
+            del copies, plain  # and with them a version's activations
     report = _report(name, codebook, exact, packed, solution, cascade)
     if absorbed is not None:
         n = len(cascade.images)

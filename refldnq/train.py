@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal
 
 import numpy as np
 
 from refldnq._checks import check_choice, check_finite, check_float, check_integer, check_number, check_shape
 from refldnq._typing import Array, Int64Array
-from refldnq.batches import check_batches
 from refldnq.data.augment import augment
-from refldnq.data.sampling import shuffled_batches
-from refldnq.layers import Dropout
+from refldnq.data.sampling import least_batch, shuffled_batches
+from refldnq.layers import BatchNorm, Dropout
 from refldnq.loss import LOSSES, LossName
 from refldnq.network import INPUT, Network
 from refldnq.optim import learning_rate, optimizer_from
@@ -374,6 +374,46 @@ def check_labelled(network: Network, images: Array, labels: Int64Array) -> int:
         raise TypeError(f"`labels` must be integers, got {labels.dtype}.")
     check_shape("labels", labels, (count,))
     return count
+
+
+def check_batches(network: Network, cut: int, count: int, batch_size: int) -> None:
+    """Refuse batches that are too small for the statistics of batch normalization behind a cut.
+
+    Parameters
+    ----------
+    network : Network
+        Nodes at or behind `cut` are in train mode.
+    cut : int
+        A position.
+    count, batch_size : int
+        Images, and most of them in a batch; the batches differ by at most one image.
+
+    Raises
+    ------
+    ValueError
+        If a channel would have a single value in a batch.
+
+    Examples
+    --------
+    >>> from refldnq.network import Node
+    >>> params = {"bn": {name: np.ones(3) for name in ("weight", "bias", "running_mean", "running_var")}}
+    >>> network = Network((Node("bn", BatchNorm(3), ("input",)),), params, (3,))
+    >>> check_batches(network, 0, 4, 2)
+    >>> check_batches(network, 0, 3, 2)
+    Traceback (most recent call last):
+    ValueError: `batch_size` must leave 'bn' two values a channel in every batch, got 2 for 3 images.
+    """
+    least = least_batch(count, batch_size)
+    for node in network.nodes[cut:]:
+        if isinstance(node.layer, BatchNorm) and least * prod(network.shapes[node.name][1:]) < 2:
+            if count < 2:
+                raise ValueError(
+                    f"`images` must be at least 2 for the statistics of {node.name!r}, got {count}."
+                )
+            raise ValueError(
+                f"`batch_size` must leave {node.name!r} two values a channel in every batch, got "
+                f"{batch_size} for {count} images."
+            )
 
 
 def dropout_masks(network: Network, count: int, rng: np.random.Generator) -> dict[str, dict[str, Array]]:

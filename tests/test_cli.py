@@ -604,9 +604,15 @@ OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "nothing left": (("--skip", "*"), "`skip`"),
     "a pattern of no layer": (
         ("--skip", "*shortcut*"),
-        "`skip` must name layers of the network, got '*shortcut*'",
+        "got '*shortcut*', which matches none",
     ),
     "batches of one image": (("--batch-size", 1), "`batch_size` must leave 'bn1' two values"),
+    "one image": (("--images", 1), "`images` must be at least 2 for the statistics of 'bn1', got 1"),
+    "one image for the released code": (
+        ("--profile", "released-2019", "--images", 1, "--held-out", 0),
+        "`images` must be at least 2",
+    ),
+    "one image for step 6": (("--images", 1, "--no-update", "--fine-tune", 1), "`images` must be at least 2"),
     "unknown option": (("--colour", "red"), "--colour"),
 }
 

@@ -406,6 +406,11 @@ def test_plain_refuses_what_json_lacks() -> None:
 # ------------------------------------------------------------------ step 6
 
 
+@pytest.mark.parametrize("total", [1, 10, 13, 500, 1000, 50000])
+def test_the_interval_holds_its_share_at_the_ends_of_the_range(total: int) -> None:
+    assert wilson(0, total)[0] == 0.0 and wilson(total, total)[1] == 100.0
+
+
 def test_step_6_uses_labels_and_leaves_the_codes_alone(outcome: QuantizeOutcome) -> None:
     tuning = TrainSettings(epochs=3, batch_size=8, learning_rate=0.01, crop=0)
     tuned = quantize_model(small_model(), small_data(), replace(REQUEST, fine_tune=tuning))

@@ -202,10 +202,13 @@ def test_polishing_keeps_what_was_said_and_takes_settings() -> None:
     ("changes", "message"),
     [
         ({"codes": np.zeros((1, 6, 4), np.int8)}, "`solution.codes` must have shape"),
-        ({"codes": np.full((1, 7, 4), 3, np.int8)}, "`solution` must be a point of the scaled set"),
-        ({"codes": np.full((1, 7, 4), -1, np.int8)}, "`solution` must be a point"),
-        ({"values": np.array([-1.0, 0.0, 2.0])}, "`solution` must be a point"),
-        ({"alpha": np.array(-1.0)}, "`solution` must be a point"),
+        (
+            {"codes": np.full((1, 7, 4), 3, np.int8)},
+            "`solution.codes` must be indices of 3 values, got 3 to 3",
+        ),
+        ({"codes": np.full((1, 7, 4), -1, np.int8)}, "`solution.codes` must be indices"),
+        ({"values": np.array([-1.0, 0.0, 2.0])}, "`solution.values` must be those of `codebook`"),
+        ({"alpha": np.array(-1.0)}, "`solution.alpha` must be not negative for a scaled set"),
         ({"alpha": np.ones((1, 3))}, "`solution.alpha` must have shape"),
         ({"alpha": np.array(np.nan)}, "`solution.alpha`"),
     ],
@@ -215,7 +218,7 @@ def test_what_is_no_point_of_the_set_is_not_polished(changes: dict[str, Any], me
     start = dataclasses.replace(coordinate.solve(H, W, powers_of_two(3)), **changes)
     with pytest.raises(ValueError, match=message):
         polish(H, W, powers_of_two(3), start)
-    with pytest.raises(ValueError, match="`solution` must be a point of the fixed set"):
+    with pytest.raises(ValueError, match=r"`solution\.alpha` must be 1 for a fixed set"):
         polish(H, W, fixed([-1.0, 0.0, 1.0]), coordinate.solve(H, W, powers_of_two(3)))
     with pytest.raises(TypeError, match="`settings` must be CoordinateSettings"):
         polish(H, W, powers_of_two(3), start, GreedySettings())  # type: ignore[arg-type]

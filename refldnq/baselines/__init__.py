@@ -21,7 +21,7 @@ from refldnq.baselines.runs import Computed, Quantize, Resolve, Trained
 from refldnq.baselines.schedule import Schedule
 from refldnq.ldnq import LdnqSettings
 
-CODE, PAPER, MEMORY = "[code]", "[paper]", "[memory], re-derived"
+CODE, PAPER, MEMORY, OURS = "[code]", "[paper]", "[memory], re-derived", "[ours]"
 
 
 Levels = tuple[int, ...] | range
@@ -63,9 +63,9 @@ def _dq(name: str, label: str, origin: str, variant: dq.Variant) -> Baseline:
     )
 
 
-def _vq(name: str, label: str, variant: vq.Variant) -> Baseline:
+def _vq(name: str, label: str, origin: str, variant: vq.Variant) -> Baseline:
     return _computes(
-        name, label, CODE, vq.LEVELS, vq.quantize_network, "values", vq.VqSettings(variant=variant)
+        name, label, origin, vq.LEVELS, vq.quantize_network, "values", vq.VqSettings(variant=variant)
     )
 
 
@@ -81,9 +81,9 @@ def _lat(name: str, label: str, variant: lat.Variant) -> Baseline:
 _ALL = (
     _dq("dq", "DQ", CODE, "mean"),
     _dq("dq-affine", "DQ", MEMORY, "affine"),
-    _dq("dq-exact", "DQ, exact", CODE, "exact"),
-    _vq("vq", "VQ", "lloyd"),
-    _vq("vq-exact", "VQ, exact", "exact"),
+    _dq("dq-exact", "DQ, exact", OURS, "exact"),
+    _vq("vq", "VQ", CODE, "lloyd"),
+    _vq("vq-exact", "VQ, exact", OURS, "exact"),
     _trains(
         "exnn", "ExNN", MEMORY, exnn.LEVELS, exnn.method, exnn.SCALED, exnn.PUBLISHED, exnn.ExnnSettings()
     ),

@@ -24,7 +24,7 @@ from refldnq.loss import LOSSES
 from refldnq.model import QuantizedWeight
 from refldnq.network import INPUT, Network
 from refldnq.optim import Optimizer, State, Tree
-from refldnq.train import check_images, check_labelled, dropout_masks, learnable
+from refldnq.train import check_batches, check_images, check_labelled, dropout_masks, learnable
 
 Stage = Literal["quantize", "train", "retrain"]
 """Weights are computed, layer by layer; or they are trained; what they left free is trained afterwards."""
@@ -370,8 +370,9 @@ def fit(
     Raises
     ------
     ValueError
-        If labels are needed and missing, the images or labels do not fit, the schedule has `most_images`, the
-        state has another number of epochs than it, or training diverges.
+        If labels are needed and missing, the images or labels do not fit, a batch has too few for batch
+        normalization, the schedule has `most_images`, the state has another number of epochs than it, or
+        training diverges.
     TypeError
         If the images' type is not the network's, or the labels are not integers.
     """
@@ -380,6 +381,8 @@ def fit(
     count = check_images(method.network, images)
     if labels is not None:
         check_labelled(method.network, images, labels)
+    if schedule.statistics == "batch":
+        check_batches(method.network, 0, count, schedule.batch_size)
     if schedule.most_images is not None:
         raise ValueError(f"`schedule` must be `for_images` of {count} images, got {schedule}.")
     if state.epochs != schedule.total:

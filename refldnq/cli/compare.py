@@ -114,6 +114,8 @@ def compare(
     }
     draw(lambda axes: None)  # without matplotlib it is refused here, not after the runs
     model, calibration, test = load_model(model_file), load_dataset(data, "train"), load_test(data)
+    for cell in planned:  # before the first run, not after some
+        requests[cell].settings.check(model.network, cell.images)
     folder.mkdir(parents=True, exist_ok=True)
     runs = []
     for cell in planned:

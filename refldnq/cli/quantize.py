@@ -191,8 +191,7 @@ UPDATE = (
     "--skip",
     multiple=True,
     metavar="GLOB",
-    help="Leave layers as they are, such as '*.shortcut.*', in ResNets for ImageNet '*.downsample.*'; "
-    "repeatable.",
+    help="Leave layers as they are, such as '*.downsample.*', the shortcuts of ResNet-18; repeatable.",
 )
 @click.option("--quantize-bias", is_flag=True, help="Quantize biases as rows of the weights.")
 @click.option(

@@ -221,6 +221,7 @@ def _execute(plan: Plan, store: Store, workers: Workers, retry_failed: bool) -> 
         return
     work = {task.run: task.work for task in left.values()}
     whole, ended, told = sum(work.values()), 0.0, -EVERY
+    brought: Event | None = None
     if len(left) < len(plan.tasks):
         click.echo(f"{len(left)} of {len(plan.tasks)} runs are left; the store has the others.", err=True)
     with progress() as tell:
@@ -235,13 +236,20 @@ def _execute(plan: Plan, store: Store, workers: Workers, retry_failed: bool) -> 
             tell(Event(f"{task.run.words}: {what}{aside}", min(1.0, ended / whole)))
 
         def within(run: PlannedRun, event: Event) -> None:
-            nonlocal told
+            nonlocal told, brought
+            done = (ended + min(event.fraction, 0.99) * work[run]) / whole
+            event = Event(f"{run.words}: {event.message}", done, restored=event.restored)
+            if event.restored:  # the last of them is told: a log needs no line for each
+                brought = event
+                return
+            if brought is not None:
+                tell(brought)
+                brought = None
             now = time.monotonic()
-            if not (sys.stderr.isatty() or event.restored) and now - told < EVERY:  # no line an epoch
+            if not sys.stderr.isatty() and now - told < EVERY:  # nor a line an epoch
                 return
             told = now
-            done = (ended + min(event.fraction, 0.99) * work[run]) / whole
-            tell(Event(f"{run.words}: {event.message}", done, restored=event.restored))
+            tell(event)
 
         execute(
             list(left.values()), store, workers, retry_failed=retry_failed, on_outcome=on_outcome, tell=within

@@ -95,3 +95,14 @@ def shuffled_batches(count: int, size: int, rng: np.random.Generator) -> list[In
     [3, 2, 2]
     """
     return np.array_split(rng.permutation(count), -(-count // size))
+
+
+def least_batch(count: int, size: int) -> int:
+    """Images of the smallest of `shuffled_batches`.
+
+    Examples
+    --------
+    >>> least_batch(7, 3), least_batch(3, 50)
+    (2, 3)
+    """
+    return count // -(-count // size)

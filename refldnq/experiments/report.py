@@ -84,7 +84,7 @@ def remarks(reports: Sequence[LayerReport]) -> list[str]:
     for report in reports:
         if report.rank < report.size:
             own = f"{report.name} ({report.rank} of {report.size})"
-            found.setdefault("H is singular, its rank less than its rows", []).append(own)
+            found.setdefault("the images' H has a rank less than its rows", []).append(own)
         if report.dead_inputs:
             own = f"{report.name} ({report.dead_inputs})"
             found.setdefault("inputs that are 0 in all images", []).append(own)

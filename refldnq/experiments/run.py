@@ -24,7 +24,7 @@ from refldnq.model import Model
 from refldnq.network import Network
 from refldnq.solvers.base import get_solver
 from refldnq.solvers.direct import DirectSettings
-from refldnq.train import TrainSettings, fine_tune
+from refldnq.train import TrainSettings, check_batches, fine_tune
 
 TOP = 5
 """Guesses that count in the top-5 accuracy."""
@@ -173,7 +173,9 @@ def wilson(count: float, total: int) -> tuple[float, float]:
     share, spread = count / total, z * z / total
     centre = (share + spread / 2) / (1 + spread)
     radius = z * sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
-    return 100 * max(0.0, centre - radius), 100 * min(1.0, centre + radius)
+    # The ends of the range are exact, whatever is rounded: the interval holds the share itself.
+    low = 0.0 if count <= 0 else 100 * max(0.0, centre - radius)
+    return low, 100.0 if count >= total else 100 * min(1.0, centre + radius)
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,10 +465,13 @@ def quantize_model(
         raise ValueError(
             f"`images` must be at most the {len(dataset)} of {dataset.name!r}, got {request.images}."
         )
-    if request.fine_tune is not None and dataset.labels is None:
-        raise ValueError(
-            f"`dataset` must have labels for step 6 (`fine_tune`), got none in {dataset.name!r}."
-        )
+    if request.fine_tune is not None:
+        if dataset.labels is None:
+            raise ValueError(
+                f"`dataset` must have labels for step 6 (`fine_tune`), got none in {dataset.name!r}."
+            )
+        if request.fine_tune.statistics == "batch":
+            check_batches(model.network, 0, request.images, request.fine_tune.batch_size)
     settings.check(model.network, request.images)
     indices = dataset.sample(request.images, sampling, stratified=request.stratified)
     images = preprocess(dataset.pixels(indices, preprocess.resize), np.dtype(request.dtype))

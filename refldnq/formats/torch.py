@@ -62,10 +62,12 @@ def load_state_dict(path: str | Path) -> dict[str, Array]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files that are refused below, or read well
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged pickle raises nearly anything
-        # PyTorch's own text advises to switch the safety off, and names the cause last.
         found = _what_it_is(Path(path), error)
-        raise FormatError(f"`{path}` must be a PyTorch checkpoint of tensors, got {found}.") from None
+        # PyTorch's own text advises to switch the safety off: it is the cause, and not in the line.
+        raise FormatError(f"`{path}` must be a PyTorch checkpoint of tensors, got {found}.") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
@@ -99,10 +101,11 @@ def _what_it_is(path: Path, error: Exception) -> str:
     if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"objects that are not tensors ({foreign[1].rstrip('.')})"
     if head[:2] == b"PK":
-        if not zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = {Path(name).name for name in archive.namelist()}
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
             return "a zip archive that is truncated or damaged"
-        with zipfile.ZipFile(path) as archive:
-            names = {Path(name).name for name in archive.namelist()}
         if "constants.pkl" in names:
             return "a TorchScript program, not a state dictionary"
         if "data.pkl" not in names:

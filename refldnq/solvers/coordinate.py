@@ -173,9 +173,17 @@ def _check_point(problem: Problem, solution: Solution) -> None:
         len(values) == codebook.levels if codebook.kind == "free" else np.array_equal(values, codebook.values)
     )
     scaled = (solution.alpha >= 0).all() if codebook.kind == "scaled" else (solution.alpha == 1).all()
-    if not (own and scaled and 0 <= solution.codes.min() and solution.codes.max() < len(values)):
+    if not own:
+        raise ValueError(f"`solution.values` must be those of `codebook`, {codebook.values}, got {values}.")
+    if not scaled:
+        wanted = "not negative" if codebook.kind == "scaled" else "1"
         raise ValueError(
-            f"`solution` must be a point of the {codebook.kind} set `codebook`, got another one."
+            f"`solution.alpha` must be {wanted} for a {codebook.kind} set, got {solution.alpha}."
+        )
+    if not (0 <= solution.codes.min() and solution.codes.max() < len(values)):
+        raise ValueError(
+            f"`solution.codes` must be indices of {len(values)} values, got {solution.codes.min()} to "
+            f"{solution.codes.max()}."
         )
 
 

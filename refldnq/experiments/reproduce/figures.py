@@ -146,7 +146,7 @@ def _scatter(axes: Axes, entries: Sequence[Entry]) -> None:
         own = [entry for entry in done if (entry.cell.network, entry.cell.method) == (network, method)]
         label = ", ".join(([network] if len(found) > 1 else []) + [label_of(own[0])])
         points = points_of(own)
-        bars = [[one.y - one.low for one in points], [one.high - one.y for one in points]]
+        bars = [[max(0.0, one.y - one.low) for one in points], [max(0.0, one.high - one.y) for one in points]]
         places = [one.x for one in points], [one.y for one in points]
         axes.errorbar(*places, yerr=bars, linestyle="none", label=label, capsize=2, **style(index))
     axes.set_xscale("log")

@@ -242,7 +242,9 @@ def lines_of(exhibit: str, entries: Sequence[Entry]) -> list[str]:
     rises = [entry.paper for entry in entries if entry.paper and max(entry.paper.change) > 0]
     if rises:
         names = ", ".join(dict.fromkeys(f"{row.name}, {row.method}" for row in rises))
-        lines.append(f"{names}: the change has the sign that the paper prints; a minus is missing there.")
+        lines.append(
+            f"{names}: the top-5 change has the sign that the paper prints, where a minus is missing."
+        )
     inq = next((one for one in entries if one.paper and one.paper.method == "INQ"), None)
     if inq is not None and inq.paper is not None:
         bits = int(inq.paper.bits)
