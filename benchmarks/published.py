@@ -34,6 +34,7 @@ OUTER = (
     "hessian_versions",
     "cascades",
     "final_epochs",
+    "reestimate",
 )
 """Fields of Algorithm 1's settings that experiments change, beside those of its weights update."""
 
