@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "kit-faults.md"
 
 
 @functools.cache
-def timed() -> tuple[SelfTest, float]:
-    began = time.process_time()
-    return selftest(all_cases()), time.process_time() - began
-
-
 def found() -> SelfTest:
-    return timed()[0]
+    return selftest(all_cases())
 
 
 def of(*ops: str) -> tuple[Case, ...]:
@@ -50,10 +44,6 @@ def test_every_fault_is_killed_and_named() -> None:
     verdicts = {kill.fault: kill.verdict for kill in found().kills}
     assert len(verdicts) == len(CATALOGUE) >= 45
     assert set(verdicts.values()) <= {"unique", "ambiguous"}, verdicts
-
-
-def test_it_takes_less_than_a_minute_of_two_cores() -> None:
-    assert timed()[1] < 2 * 60  # of the processor: other tests may run beside this one
 
 
 def test_every_variant_and_every_way_of_not_answering_is_tried() -> None:
