@@ -739,7 +739,7 @@ class FlattenTakesIntegers(Flatten):
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
         (x,) = inputs
         y, tape = super().forward(params, x.astype(np.float64), mode=mode)
-        return y.astype(x.dtype), tape._replace(dtype=x.dtype)
+        return y.astype(x.dtype), dataclasses.replace(tape, dtype=x.dtype)
 
 
 class AddFirstGradientOnly(Add):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,17 @@ Tape = Any
 """What one forward call leaves for backward and jvp; its content is the layer's own business."""
 
 
-class Spec(NamedTuple):
-    """Shape and type of an array: the tape of a layer whose derivative needs no number of its input."""
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Shape and type of an array: the tape of a layer whose derivative needs no number of its input.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Its shape.
+    dtype : numpy.dtype
+        Its type.
+    """
 
     shape: Shape
     dtype: np.dtype[Any]
