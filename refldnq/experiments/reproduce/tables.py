@@ -164,7 +164,7 @@ def notes_of(entries: Sequence[Entry]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ErrorPoint:
     """A run of Fig. 2c.
 
     Parameters
@@ -181,7 +181,7 @@ class Point:
     high: float
 
 
-def points_of(entries: Sequence[Entry]) -> list[Point]:
+def points_of(entries: Sequence[Entry]) -> list[ErrorPoint]:
     """Every finished run that has an output error."""
     points = []
     for entry in entries:
@@ -190,7 +190,7 @@ def points_of(entries: Sequence[Entry]) -> list[Point]:
             if result.get("output_error") is not None:
                 right, total = result["correct_after"], result["total"]
                 low, high = wilson(total - right, total)
-                points.append(Point(float(result["output_error"]), 100 - 100 * right / total, low, high))
+                points.append(ErrorPoint(float(result["output_error"]), 100 - 100 * right / total, low, high))
     return points
 
 
