@@ -242,6 +242,28 @@ def test_a_truncated_checkpoint_is_named(torch: Any, tmp_path: Path, zipped: boo
         check_line(str(caught.value), path)
 
 
+@pytest.mark.parametrize(
+    ("place", "length", "found"),
+    [
+        (0, 4, "a zip archive that is truncated or damaged"),  # the entry's signature
+        (10, 2, "a checkpoint that is damaged"),  # its compression method
+        (42, 4, "a checkpoint that is damaged"),  # where its bytes are
+    ],
+)
+def test_a_checkpoint_with_a_damaged_directory_is_named(
+    torch: Any, tmp_path: Path, place: int, length: int, found: str
+) -> None:
+    # The zip archive's own list of what it holds, at its end: every entry begins with PK 1 2.
+    path = tmp_path / "net.th"
+    whole = bytearray(saved(torch, state(torch), path))
+    entry = whole.rindex(b"PK\x01\x02")
+    whole[entry + place : entry + place + length] = b"\xfe" * length
+    path.write_bytes(whole)
+    with pytest.raises(FormatError, match=found) as caught:
+        load_state_dict(path)
+    check_line(str(caught.value), path)
+
+
 def test_no_file_a_directory_and_a_file_of_others_are_named(torch: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.th` must be a PyTorch checkpoint"):
         load_state_dict(tmp_path / "none.th")

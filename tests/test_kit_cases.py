@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -75,10 +74,8 @@ def test_a_repeated_id_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         all_cases.__wrapped__()
 
 
-def test_generation_is_fast_and_always_the_same() -> None:
-    began = time.process_time()
+def test_generation_is_always_the_same() -> None:
     again = [case for family in FAMILIES for case in family.cases()]
-    assert time.process_time() - began < 10
     for old, new in zip(suite(), again, strict=True):
         assert old.id == new.id and old.kappa == new.kappa
         for name in ("inputs", "outputs", "bound", "margin", "allowed"):

@@ -100,6 +100,17 @@ def shuffled_batches(count: int, size: int, rng: np.random.Generator) -> list[In
 def least_batch(count: int, size: int) -> int:
     """Images of the smallest of `shuffled_batches`.
 
+    Parameters
+    ----------
+    count : int
+        Number of images.
+    size : int
+        Most images a batch.
+
+    Returns
+    -------
+    int
+
     Examples
     --------
     >>> least_batch(7, 3), least_batch(3, 50)
