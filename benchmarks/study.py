@@ -74,6 +74,7 @@ VARIANTS = (
     f"{BLOCK},final_epochs=32,ridge=0.001",
     f"{BLOCK},final_epochs=32,ridge=0.1",
     "epochs=16,copies=16,pool=96",
+    "epochs=16,copies=16,pool=96,final_epochs=96",
     BEST,
     f"{BEST},closed_weight=1",
     f"{BEST},hessian_versions=1",

@@ -2,17 +2,24 @@
 
 Tables that programs know better than people are made when their pages are read: of the claims, and of the
 planted errors with the checks that notice them. The latter runs these checks, which takes some 20 seconds.
+Pictures are drawn from the runs that the repository keeps.
 """
 
 from __future__ import annotations
 
+import base64
 import re
+import shlex
+import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from click.testing import CliRunner
 from sphinx.roles import XRefRole
 
 import refldnq
+from refldnq.cli import main
 from refldnq.verify.claims import claims
 from refldnq.verify.kit.cases import all_cases
 from refldnq.verify.kit.pages import cases_markdown
@@ -113,7 +120,22 @@ def with_table(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace(place, table())
 
 
+def with_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put a picture where a page wants one: of what the page's own command on it writes as a table."""
+    page, root = source[0], Path(app.srcdir).parent
+    for exhibit in re.findall("<!-- picture of (.+) -->", page):
+        (command,) = re.findall(f"^refldnq (reproduce {exhibit} .*) --markdown .+$", page, flags=re.M)
+        words = [str(root / word) if word.endswith(".sqlite") else word for word in shlex.split(command)]
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "picture.png"
+            CliRunner().invoke(main, [*words, "--figure", str(file)], catch_exceptions=False)
+            content = base64.b64encode(file.read_bytes()).decode()
+        picture = f'<img alt="{command}" src="data:image/png;base64,{content}" />'
+        source[0] = source[0].replace(f"<!-- picture of {exhibit} -->", picture)
+
+
 def setup(app: Sphinx) -> None:
     app.add_role("claim", ClaimRole(warn_dangling=True))
     app.connect("source-read", with_table)
+    app.connect("source-read", with_pictures)
     app.connect("autodoc-process-docstring", as_written, priority=100)  # before napoleon

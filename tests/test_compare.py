@@ -41,8 +41,6 @@ FIGURES = {"layer-error", "accumulated-error", "objective", "histogram", "images
 QUICK = (
     "--images",
     60,
-    "--epochs",
-    2,
     "--methods",
     "paper,gptq,best",
     "--more-levels",
@@ -353,6 +351,7 @@ def test_what_is_done_is_not_run_again(
         (("--more-levels", "3;5"), "must be numbers with commas"),
         (("--levels", 4), "levels"),
         (("--images", 0), "`images` must be"),
+        (("--no-update", "--epochs", 2), "`epochs` must go with an update"),
     ],
 )
 def test_bad_input_is_refused_before_the_work(
@@ -374,7 +373,7 @@ def test_methods_are_solvers_and_profiles() -> None:
     assert (short.update.epochs, short.update.copies, short.final_epochs) == (2, 2, 2)
     assert method_settings("best", update=False).final_epochs == 0
     assert method_settings("released-2019", epochs=2).released.max_epochs == 2
-    assert method_settings("released-2019", update=False, epochs=2).update is None
+    assert method_settings("released-2019", update=False).update is None
     with pytest.raises(ValueError, match="`name` must be one of"):
         profile_settings("worst")  # type: ignore[arg-type]
 

@@ -887,8 +887,15 @@ def test_shares_means_and_curves(tmp_path: Path) -> None:
     segments = [segment[:, 1] for segment in bars.get_segments()]
     half = 1 / math.sqrt(3)
     np.testing.assert_allclose(segments, [[-30.0, -20.0], [-4 - half, -4 + half]])
-    paper = axes.lines[-1].get_xydata()
-    np.testing.assert_allclose(paper, [[1.0, -4.3]])
+    assert axes.get_xlabel() == "calibration images, % of the 10,000 training images"
+
+    def papers(totals: dict[str, int]) -> list[list[list[float]]]:
+        axes = figure_axes(lambda axes: figures._curves(axes, "fig2a", found, totals))
+        return [one.get_xydata().tolist() for one in axes.lines if one.get_marker() == "D"]
+
+    # Its 500 images are so many of those that are there; a data set may have fewer.
+    assert papers({"resnet20": 10000}) == [[[5.0, -4.3]]] and papers({"resnet20": 50000}) == [[[1.0, -4.3]]]
+    assert papers({"resnet20": 100}) == [] and papers({}) == [[[500.0, -4.3]]]
 
 
 def figure_axes(paint: Callable[[Any], None]) -> Any:

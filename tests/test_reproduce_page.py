@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
@@ -52,42 +51,63 @@ def test_the_sections_are_what_the_store_says(copy: Path) -> None:
     assert written_again(copy) == PAGE.read_text("utf-8")
 
 
-def runs_left(words: list[str], data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """The runs of a command that the store does not have with today's settings, networks and data."""
-    left: list[str] = []
+def planned(words: list[str], data: Path, patch: pytest.MonkeyPatch, folder: Path) -> dict[str, str]:
+    """The runs of a command by their identities, with today's settings, networks and data."""
+    found: dict[str, str] = {}
 
     def told(tasks: list[Task], *_: object, **__: object) -> None:
-        left.extend(task.run.words for task in tasks)
+        found.update({task.id: task.run.words for task in tasks})
 
-    monkeypatch.setattr("refldnq.experiments.reproduce.jobs.execute", told)
-    store = words[words.index("--store") + 1]
-    shutil.copy(ROOT / store, tmp_path / "runs.sqlite")
-    places = {store: str(tmp_path / "runs.sqlite"), "docs/reproduce.md": str(tmp_path / "page.md")}
-    own = [places.get(word, word) for word in words if word != "--show-only"]
-    (tmp_path / "page.md").write_text("", "utf-8")
+    patch.setattr("refldnq.experiments.reproduce.jobs.execute", told)
+    places = {words[words.index("--store") + 1]: "none.sqlite", "docs/reproduce.md": "page.md"}
+    own = [str(folder / places[word]) if word in places else word for word in words if word != "--show-only"]
+    (folder / "page.md").write_text("", "utf-8")
     result = CliRunner().invoke(main, [*own, "--data", str(data)], catch_exceptions=False)
-    assert result.exit_code == (1 if left else 0), result.output  # 1: they are not finished
-    return left
+    assert found and result.exit_code == 1, result.output  # they are not finished: no store has them
+    return found
+
+
+def data_of(words: list[str], request: pytest.FixtureRequest) -> Path:
+    if "digits" in words[words.index("--networks") + 1]:
+        pytest.importorskip("sklearn", reason="the digits come from scikit-learn")
+        return Path("digits")
+    pytest.importorskip("torch", reason="the other networks are PyTorch checkpoints")
+    data: Path = request.getfixturevalue("data_dir")
+    return data
+
+
+def stored() -> set[str]:
+    """The identities of the finished runs that the repository keeps."""
+    return {
+        row.id for row in Store(ROOT / "benchmarks/results/reproduce.sqlite").rows() if row.state == "done"
+    }
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_the_stored_runs_are_those_that_would_be_done_today(
+def test_the_runs_that_would_be_done_today_are_stored(
     words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    data = tmp_path
-    if "digits" in words[words.index("--networks") + 1]:
-        pytest.importorskip("sklearn", reason="the digits come from scikit-learn")
-    else:
-        data = request.getfixturevalue("data_dir")
-        pytest.importorskip("torch", reason="the other networks are PyTorch checkpoints")
-    assert runs_left(words, data, monkeypatch, tmp_path) == []
-    assert runs_left([*words, "--images", "37"], data, monkeypatch, tmp_path)  # which the store has not
+    data = data_of(words, request)
+    # A command that names no seeds shows all that there are, of which 0 is the least.
+    least = words if "--seeds" in words or data == Path("digits") else [*words, "--seeds", "0"]
+    missing = planned(least, data, monkeypatch, tmp_path)
+    assert [run for own, run in missing.items() if own not in stored()] == []
+    others = planned([*words, "--images", "37"], data, monkeypatch, tmp_path)
+    assert not stored() & set(others)
+
+
+def test_the_stored_runs_are_those_that_would_be_done_today(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    found: set[str] = set()
+    for words in commands():
+        found |= set(planned(words, data_of(words, request), monkeypatch, tmp_path))
+    stale = [row for row in Store(ROOT / "benchmarks/results/reproduce.sqlite").rows() if row.id not in found]
+    assert [row.run.words for row in stale] == []
 
 
 def test_a_number_typed_by_hand_is_found(copy: Path) -> None:
-    store = ROOT / commands()[0][commands()[0].index("--store") + 1]
-    rows = [row for row in Store(store).rows() if row.state == "done"]
-    assert rows
+    assert stored()
     text = copy.read_text("utf-8")
     head, section = text.split(": generated -->", 1)
     digit = next(i for i, letter in enumerate(section) if letter.isdigit() and letter != "9")

@@ -45,7 +45,7 @@ def method_settings(
     Raises
     ------
     ValueError
-        If there is no such method, or a number does not fit.
+        If there is no such method, a number does not fit, or there are epochs of no update.
 
     Examples
     --------
@@ -53,6 +53,8 @@ def method_settings(
     ('gptq', 5)
     """
     check_choice("methods", name, METHODS)
+    if epochs is not None and not update:
+        raise ValueError(f"`epochs` must go with an update, got {epochs} and no update.")
     codebook = powers_of_two(levels)
     if name in SOLVERS:
         settings = replace(profile_settings("paper", codebook), solver=name)

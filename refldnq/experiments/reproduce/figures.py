@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from refldnq.experiments.drawing import COLOURS, draw, line_of, style
+from refldnq.experiments.reproduce.paper import paper
 from refldnq.experiments.reproduce.plan import SHARES, paper_row
 from refldnq.experiments.reproduce.summary import Entry
 from refldnq.experiments.reproduce.tables import TITLES, correlation_words, correlations, kind_of, points_of
@@ -102,7 +103,8 @@ def _curves(axes: Axes, exhibit: str, entries: Sequence[Entry], totals: Mapping[
     known = {one.cell.network: totals.get(one.cell.network) or one.facts.get("train_total") for one in done}
     shares = all(known.values())
     series = dict.fromkeys((entry.cell.network, entry.cell.method, entry.cell.levels) for entry in done)
-    printed_there = False
+    data = next(figure.data for figure in paper().figures if figure.name == exhibit)
+    usual, printed_there = paper().images[data], False
     for index, (network, method, levels) in enumerate(series):
         own = [
             entry
@@ -121,20 +123,29 @@ def _curves(axes: Axes, exhibit: str, entries: Sequence[Entry], totals: Mapping[
         how = {**style(index), "linestyle": line_of(index), "linewidth": 1.2}
         axes.errorbar(x_values, means, yerr=_error(errors), label=label, capsize=3, **how)
         printed = paper_row(exhibit, own[0].cell)
-        if printed is not None and shares:  # the tables': at 1 % of the training images
+        # The tables' number stands where ours are of as many images, which is 1 % if all images are there.
+        place = 100 * usual / (known[network] or 1) if shares else float(usual)
+        if printed is not None and not (shares and place > 100):
             printed_there = True
             axes.plot(
-                [1.0], [printed.change[0]], "D", color=COLOURS[index % len(COLOURS)], markerfacecolor="none"
+                [place], [printed.change[0]], "D", color=COLOURS[index % len(COLOURS)], markerfacecolor="none"
             )
     axes.set_xscale("log")
     counts = sorted({entry.cell.images for entry in done if entry.cell.images is not None})
     ticks = [100 * share for share in SHARES] if shares else counts
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("calibration images, % of the training images" if shares else "calibration images")
+    every = " and ".join(f"{total:,}" for total in dict.fromkeys(known.values()) if total)
+    axes.set_xlabel(
+        f"calibration images, % of the {every} training images" if shares else "calibration images"
+    )
     axes.set_ylabel("change of top-1 accuracy, points; bars: ± standard error", fontsize=8)
     axes.set_title(f"{TITLES[exhibit]}\n{', '.join(known)}", fontsize=9)
-    _legend(axes, title="hollow: the paper's tables" if printed_there else None, title_fontsize=7)
+    _legend(
+        axes,
+        title=f"hollow: the paper's tables,\n{usual} images" if printed_there else None,
+        title_fontsize=7,
+    )
 
 
 def _scatter(axes: Axes, entries: Sequence[Entry]) -> None:
