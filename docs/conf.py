@@ -8,6 +8,7 @@ Pictures are drawn from the runs that the repository keeps.
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shlex
 import tempfile
@@ -120,18 +121,32 @@ def with_table(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace(place, table())
 
 
+def picture_of(command: str, root: Path) -> str:
+    """What a command of the page on reproducing draws, as HTML."""
+    words = [str(root / word) if word.endswith(".sqlite") else word for word in shlex.split(command)]
+    with tempfile.TemporaryDirectory() as folder:
+        picture, record = Path(folder) / "picture.png", Path(folder) / "record.json"
+        ran = CliRunner().invoke(main, [*words, "--figure", str(picture), "--json", str(record)])
+        if ran.exit_code:
+            raise ValueError(f"`{command}` must draw a picture, got: {ran.output}")
+        if not any(entry["n"] for entry in json.loads(record.read_text("utf-8"))["entries"]):
+            raise ValueError(f"`{command}` must show runs, got none.")
+        content = base64.b64encode(picture.read_bytes()).decode()
+    return f'<img alt="{command}" src="data:image/png;base64,{content}" />'
+
+
 def with_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put a picture where a page wants one: of what the page's own command on it writes as a table."""
-    page, root = source[0], Path(app.srcdir).parent
-    for exhibit in re.findall("<!-- picture of (.+) -->", page):
-        (command,) = re.findall(f"^refldnq (reproduce {exhibit} .*) --markdown .+$", page, flags=re.M)
-        words = [str(root / word) if word.endswith(".sqlite") else word for word in shlex.split(command)]
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "picture.png"
-            CliRunner().invoke(main, [*words, "--figure", str(file)], catch_exceptions=False)
-            content = base64.b64encode(file.read_bytes()).decode()
-        picture = f'<img alt="{command}" src="data:image/png;base64,{content}" />'
-        source[0] = source[0].replace(f"<!-- picture of {exhibit} -->", picture)
+    root = Path(app.srcdir).parent
+    for exhibit in re.findall("<!-- picture of (.+) -->", source[0]):
+        commands = re.findall(f"^refldnq (reproduce {exhibit} .*) --markdown .+$", source[0], flags=re.M)
+        if len(commands) != 1:
+            raise ValueError(
+                f"a picture of {exhibit} must have one command on its page, got {len(commands)}."
+            )
+        source[0] = source[0].replace(f"<!-- picture of {exhibit} -->", picture_of(commands[0], root))
+        for store in re.findall(r"--store (\S+)", commands[0]):
+            app.env.note_dependency(str(root / store))
 
 
 def setup(app: Sphinx) -> None:

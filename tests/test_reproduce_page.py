@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -104,6 +107,36 @@ def test_the_stored_runs_are_those_that_would_be_done_today(
         found |= set(planned(words, data_of(words, request), monkeypatch, tmp_path))
     stale = [row for row in Store(ROOT / "benchmarks/results/reproduce.sqlite").rows() if row.id not in found]
     assert [row.run.words for row in stale] == []
+
+
+def test_the_pages_pictures_are_drawn_from_the_store() -> None:
+    pytest.importorskip("sphinx", reason="the site's settings need Sphinx")
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    spec = importlib.util.spec_from_file_location("conf", ROOT / "docs" / "conf.py")
+    assert spec is not None and spec.loader is not None
+    conf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conf)
+    needed: list[str] = []
+    app = SimpleNamespace(srcdir=PAGE.parent, env=SimpleNamespace(note_dependency=needed.append))
+
+    def with_pictures(text: str) -> str:
+        conf.with_pictures(app, "reproduce", source := [text])
+        return source[0]
+
+    text = PAGE.read_text("utf-8")
+    wanted = re.findall("<!-- picture of (.+) -->", text)
+    shown = re.findall(
+        r'<img alt="reproduce (\S+) .*?" src="data:image/png;base64,(\S+)" />', with_pictures(text)
+    )
+    assert [exhibit for exhibit, _ in shown] == wanted == ["fig2a", "fig2c"]
+    assert all(base64.b64decode(content).startswith(b"\x89PNG") for _, content in shown)
+    assert {Path(file) for file in needed} == {ROOT / "benchmarks/results/reproduce.sqlite"}
+    with pytest.raises(ValueError, match="must show runs, got none"):
+        with_pictures(text.replace("benchmarks/results/reproduce.sqlite", "benchmarks/results/none.sqlite"))
+    with pytest.raises(ValueError, match=r"must draw a picture, got: (.|\n)*No such option"):
+        with_pictures(text.replace("--schedule capped --show-only", "--nothing"))
+    with pytest.raises(ValueError, match="must have one command on its page, got 0"):
+        with_pictures("<!-- picture of fig2b -->")
 
 
 def test_a_number_typed_by_hand_is_found(copy: Path) -> None:

@@ -101,7 +101,7 @@ def _legend(axes: Axes, **how: Any) -> None:
 def _curves(axes: Axes, exhibit: str, entries: Sequence[Entry], totals: Mapping[str, int]) -> None:
     done = [entry for entry in entries if entry.n]
     known = {one.cell.network: totals.get(one.cell.network) or one.facts.get("train_total") for one in done}
-    shares = all(known.values())
+    shares = bool(known) and all(known.values())
     series = dict.fromkeys((entry.cell.network, entry.cell.method, entry.cell.levels) for entry in done)
     data = next(figure.data for figure in paper().figures if figure.name == exhibit)
     usual, printed_there = paper().images[data], False

@@ -215,6 +215,8 @@ def correlation_words(found: RankCorrelation) -> str:
     >>> one = RankCorrelation(value=0.9, low=0.8, high=0.95, confidence=0.95, n=8, groups=8, resamples=10)
     >>> correlation_words(one)
     'Spearman rank correlation 0.900, 95 % bootstrap interval 0.800 to 0.950, 8 runs'
+    >>> correlation_words(replace(one, value=1.0, low=1.0, high=1.0))[-50:]
+    '8 runs; in one order, no resample has a lesser one'
     >>> correlation_words(replace(one, groups=4)).partition("0.950, ")[2]
     '8 runs of 4 settings, drawn by settings'
     """
@@ -223,6 +225,8 @@ def correlation_words(found: RankCorrelation) -> str:
     runs = f"{found.n} runs"
     if found.groups < found.n:
         runs += f" of {found.groups} settings, drawn by settings"
+    if found.low == found.high:  # an interval without width would claim certainty
+        runs += "; in one order, no resample has a lesser one"
     return (
         f"Spearman rank correlation {found.value:.3f}, {100 * found.confidence:.0f} % bootstrap interval "
         f"{found.low:.3f} to {found.high:.3f}, {runs}"
