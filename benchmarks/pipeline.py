@@ -26,8 +26,8 @@ from timing import seconds_elsewhere
 from refldnq._kernels.threads import thread_count
 
 
-def run(*arguments: str) -> tuple[float, float]:
-    """Run a command of ``refldnq`` in a process of its own.
+def run(*arguments: str, folder: Path | None = None) -> tuple[float, float]:
+    """Run a command of ``refldnq`` in a process of its own, in this folder or another.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def run(*arguments: str) -> tuple[float, float]:
         If the command fails.
     """
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "refldnq.cli", *arguments])
+    process = subprocess.Popen([sys.executable, "-m", "refldnq.cli", *arguments], cwd=folder)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

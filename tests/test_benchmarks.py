@@ -315,6 +315,7 @@ def test_tables_in_the_readme_are_generated(load: Load) -> None:
         "speed": lambda file: str(load("speed").markdown(json.loads(file.read_text(encoding="utf-8")))),
         "accuracy": lambda file: str(load("accuracy").markdown(load("store").Store(file).rows())),
         "bounds": lambda file: str(load("bounds").markdown(load("store").Store(file).rows())),
+        "commands": lambda file: str(load("commands").markdown(load("store").Store(file).rows())),
         "certificates": lambda file: str(load("certificates").markdown(load("store").Store(file).rows())),
         "networks": lambda file: str(load("networks").markdown(load("store").Store(file).rows())),
         "optimum": lambda file: str(load("optimum").markdown(load("store").Store(file).rows())),
@@ -361,6 +362,18 @@ def test_a_pipeline_row(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert calls[1][-2:] == ("--profile", "best")
     line = pipeline.markdown(store.rows()).splitlines()[2]
     assert line.startswith("| resnet20 | `--profile best` | 500 | 92.00 | 88.00 | 10.2 | 900 | 2 | ")
+
+
+def test_a_command_is_run_in_a_folder_of_its_own(load: Load, tmp_path: Path) -> None:
+    store = load("store").Store(tmp_path / "rows.json")
+    command = "inspect --help"
+    store.run({"command": command, "threads": 1}, lambda: load("commands").measure(command))
+    row = store.rows()[0]["result"]
+    assert row["wall_seconds"] > 0 and 5 < row["peak_rss_mb"] < 1000
+    line = load("commands").markdown(store.rows()).splitlines()[2]
+    assert line.startswith("| `refldnq inspect --help` | ")
+    with pytest.raises(ChildProcessError, match="`refldnq inspect` must succeed"):
+        load("commands").measure("inspect none.h5")
 
 
 # ---------------------------------------------------------------------- the study's images
