@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -534,6 +535,27 @@ def test_evaluation_reads_a_batch_at_a_time(shades: Path, monkeypatch: pytest.Mo
     score = evaluate_model(model, load_dataset(shades, "test"), batch_size=4)
     assert (score.correct, score.total, score.correct_top5) == (21, 21, 21)
     assert sizes == [4, 4, 4, 4, 4, 1]
+
+
+def test_four_times_the_pictures_take_no_more_memory(tmp_path: Path) -> None:
+    size = 96
+    model = Model(network=colour_network(size=size), preprocess=Preprocess(resize=size, crop=size))
+    for name, count in (("some", 3), ("many", 12)):
+        write(tmp_path / name, {f"val/c{shade}": count for shade in range(7)}, size)
+
+    def peak(name: str, batch: int) -> int:
+        data = load_dataset(tmp_path / name, "test")
+        evaluate_model(model, data, batch_size=batch)  # what is loaded and compiled once
+        tracemalloc.start()
+        evaluate_model(model, data, batch_size=batch)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    decoded = 3 * size * size  # bytes of a picture
+    assert peak("many", 4) - peak("some", 4) < 4 * decoded
+    # The planted bug, all pictures at once, is seen: 63 more of them, and their activations.
+    assert peak("many", 84) - peak("some", 21) > 63 * decoded
 
 
 def test_the_batch_follows_the_activations() -> None:
