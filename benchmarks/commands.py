@@ -17,7 +17,6 @@ import machine
 from options import stored
 from pipeline import run
 from store import Key, Store, markdown_table
-from timing import seconds_elsewhere
 
 from refldnq._kernels.threads import thread_count
 
@@ -35,9 +34,7 @@ COMMANDS = (
 def measure(command: str) -> dict[str, Any]:
     """One command; the record as JSON values."""
     with tempfile.TemporaryDirectory() as folder:
-        busy = seconds_elsewhere(children=True)
-        seconds, peak = run(*shlex.split(command), folder=Path(folder))
-        elsewhere = max(0.0, seconds_elsewhere(children=True) - busy) / seconds
+        seconds, peak, elsewhere = run(*shlex.split(command), folder=Path(folder))
     return {
         "wall_seconds": seconds,
         "peak_rss_mb": peak,

@@ -26,7 +26,7 @@ from timing import seconds_elsewhere
 from refldnq._kernels.threads import thread_count
 
 
-def run(*arguments: str, folder: Path | None = None) -> tuple[float, float]:
+def run(*arguments: str, folder: Path | None = None) -> tuple[float, float, float]:
     """Run a command of ``refldnq`` in a process of its own, in this folder or another.
 
     Returns
@@ -35,20 +35,24 @@ def run(*arguments: str, folder: Path | None = None) -> tuple[float, float]:
         Wall-clock time, start of the interpreter included.
     peak : float
         Largest resident memory in MB (10^6 bytes), as the system accounts it.
+    elsewhere : float
+        Cores that were busy with something else, in the mean.
 
     Raises
     ------
     ChildProcessError
         If the command fails.
     """
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), seconds_elsewhere(children=True)
     process = subprocess.Popen([sys.executable, "-m", "refldnq.cli", *arguments], cwd=folder)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise ChildProcessError(f"`refldnq {arguments[0]}` must succeed, got exit code {process.returncode}.")
     unit = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - began, usage.ru_maxrss * unit / 1e6
+    seconds = time.perf_counter() - began
+    elsewhere = max(0.0, seconds_elsewhere(children=True) - busy) / seconds
+    return seconds, usage.ru_maxrss * unit / 1e6, elsewhere
 
 
 def measure(data: Path, network: str, options: tuple[str, ...]) -> dict[str, Any]:
@@ -56,11 +60,9 @@ def measure(data: Path, network: str, options: tuple[str, ...]) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         model, out, report = (Path(folder) / name for name in ("model.h5", "quantized.h5", "report.json"))
         run("convert", str(data / "weights" / WEIGHTS[network]), "--arch", network, "-o", str(model))
-        busy = seconds_elsewhere(children=True)
-        seconds, peak = run(
+        seconds, peak, elsewhere = run(
             "quantize", str(model), "--data", str(data), "-o", str(out), "--json", str(report), *options
         )
-        elsewhere = max(0.0, seconds_elsewhere(children=True) - busy) / seconds
         written = json.loads(report.read_text(encoding="utf-8"))
     kept = ("accuracy_before", "accuracy_after", "drop", "seconds", "peak_rss_mb", "update_images")
     return {

@@ -345,7 +345,7 @@ def test_the_work_of_children_is_not_that_of_others(load: Load) -> None:
 def test_a_pipeline_row(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, calls = load("pipeline"), []
 
-    def run(*words: str) -> tuple[float, float]:
+    def run(*words: str) -> tuple[float, float, float]:
         calls.append(words)
         if words[0] == "quantize":
             report = {
@@ -353,7 +353,7 @@ def test_a_pipeline_row(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 "peak_rss_mb": 890.0, "update_images": 1, "provenance": {"request": {"images": 500}},
             }  # fmt: skip
             Path(words[words.index("--json") + 1]).write_text(json.dumps(report), encoding="utf-8")
-        return 612.0, 900.0
+        return 612.0, 900.0, 0.25
 
     monkeypatch.setattr(pipeline, "run", run)
     store = load("store").Store(tmp_path / "rows.json")
@@ -361,7 +361,7 @@ def test_a_pipeline_row(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     store.run(key, lambda: pipeline.measure(tmp_path, "resnet20", ("--profile", "best")))
     assert calls[1][-2:] == ("--profile", "best")
     line = pipeline.markdown(store.rows()).splitlines()[2]
-    assert line.startswith("| resnet20 | `--profile best` | 500 | 92.00 | 88.00 | 10.2 | 900 | 2 | ")
+    assert line == "| resnet20 | `--profile best` | 500 | 92.00 | 88.00 | 10.2 | 900 | 2 | 0.25 |"
 
 
 def test_a_command_is_run_in_a_folder_of_its_own(load: Load, tmp_path: Path) -> None:
