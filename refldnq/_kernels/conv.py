@@ -48,8 +48,11 @@ def _zero_outside(row, ho, wo, rows, cols):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, fastmath=False)
-def patches_of(x, first, channels, geometry, ho, wo, out):  # type: ignore[no-untyped-def]
-    """Write to `out` (d, ho wo) the patches of channels first, first + 1, ... of an image x (c, h, w)."""
+def patches_of(x, first, channels, geometry, ho, wo, out, column):  # type: ignore[no-untyped-def]
+    """Write the patches of channels first, first + 1, ... of an image x (c, h, w) to ho wo columns of `out`.
+
+    `out` has d rows; the columns begin at `column`.
+    """
     kh, kw, sh, sw, top, left, dh, dw = geometry
     h, w = x.shape[1], x.shape[2]
     flat = sh == 1 and sw == 1 and wo == w
@@ -59,7 +62,7 @@ def patches_of(x, first, channels, geometry, ho, wo, out):  # type: ignore[no-un
             rows = _inside(i * dh - top, sh, h, ho)
             for j in range(kw):
                 cols = _inside(j * dw - left, sw, w, wo)
-                row = out[r]
+                row = out[r, column : column + ho * wo]
                 r += 1
                 if flat:
                     shift = (i * dh - top) * w + j * dw - left
@@ -118,7 +121,7 @@ def forward(x, weight, bias, y, geometry, start, stop):  # type: ignore[no-untyp
     patches = np.empty((d, ho * wo), x.dtype)
     for i in range(start, stop):
         for g in range(groups):
-            patches_of(x[i], g * channels, channels, geometry, ho, wo, patches)
+            patches_of(x[i], g * channels, channels, geometry, ho, wo, patches, 0)
             out = y[i, g * m : (g + 1) * m].reshape((m, ho * wo))
             np.dot(weight[g], patches, out)
             if bias.size:
@@ -142,7 +145,7 @@ def backward(x, weight, dy, dx, dweight, dbias, geometry, start, stop):  # type:
         for g in range(groups):
             rows = dy[i, g * m : (g + 1) * m].reshape((m, ho * wo))
             if dweight.size:
-                patches_of(x[i], g * channels, channels, geometry, ho, wo, patches)
+                patches_of(x[i], g * channels, channels, geometry, ho, wo, patches, 0)
                 np.dot(patches, rows.T, share)
                 dweight[g] += share
             if dbias.size:

@@ -23,6 +23,7 @@ from refldnq.hessian import UNIT, certified_above, largest_eigenvalue
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.base import Guarantee, Solution, Trace, check_problem, pick_settings
 from refldnq.solvers.lyapunov import Descent, Level, Lyapunov
+from refldnq.solvers.running_error import RunningError
 
 __all__ = ["AdmmSettings", "AdmmSolution", "Trajectory", "solve", "trajectory"]
 
@@ -34,6 +35,10 @@ SMALL = 5 * 10**8
 
 NumPy and SciPy each bring a BLAS with threads of its own, which wait by spinning; taking turns they cost more
 than they save: at d = 576, m = 64 on two busy cores 100 iterations took 19 s with threads and 1 s without."""
+
+TIE = 1e-9
+"""Errors whose relative difference is up to this are compared as computed directly: rounding must not choose
+the best iteration."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -224,7 +229,7 @@ def trajectory(
         lam=stacked(step.lam for step in steps),
         codes=stacked(step.rows.codes for step in steps),
         alpha=np.array([step.rows.alpha.reshape(scales) for step in steps]).reshape(-1, *scales),
-        objective=np.array([run.objective(G) for G in (inside[0], *(step.G for step in steps))]),
+        objective=np.array([run.error.direct(G) for G in (inside[0], *(step.G for step in steps))]),
     )
 
 
@@ -249,7 +254,10 @@ class _Run:
         self.rho = self._rho()
         self.certified = self.rho > 0 and certified_above(H, self.rho)
         self.solve_block = [self._factor(block) for block in H] if H.any() else []
-        self.found: list[tuple[float, Float64Array, int, float, float]] = []
+        self.error = RunningError(H, self.W, self.HW)
+        self.objectives: list[float] = []
+        self.computed: set[int] = set()  # iterations whose objective is computed directly
+        self.found: list[tuple[Float64Array, int, float, float]] = []
         self.levels: list[Level] = []
         self.descent: Descent | None = None
 
@@ -289,11 +297,6 @@ class _Run:
         for group, solve_block in enumerate(self.solve_block):
             theta[group] = solve_block(theta[group])  # [LDNQ] (15)
         return theta
-
-    def objective(self, G: Float64Array) -> float:
-        """The layer error (10)."""
-        difference = G - self.W
-        return 0.5 * float(np.vdot(difference, difference @ self.H))  # [LDNQ] (10)
 
     def project(self, V: Float64Array, rule: Rule, start: Float64Array | None) -> Rows:
         """G of (16), as codes and scale."""
@@ -346,9 +349,9 @@ class _Run:
         mean_w = np.abs(self.W.reshape(self._scales, -1)).mean(axis=1)
         size = float(np.linalg.norm(self.W))
         G = self.point(rows)
-        objective = self.objective(G)
-        self.found.append((objective, rows.alpha, int(rows.passes.max()), 0.0, 0.0))
-        best, least, best_iteration, rises = rows, objective, 0, 0
+        self.objectives.append(self.error.direct(G))
+        self.found.append((rows.alpha, int(rows.passes.max()), 0.0, 0.0))
+        best, best_iteration, rises = rows, 0, 0
         converged = not self.solve_block
         lyapunov = Lyapunov(self.H, self.W.transpose(0, 2, 1), self.rho) if self.descends else None
         steps = self.steps(G, lam, self.next_start(rows, mean_w))
@@ -356,21 +359,32 @@ class _Run:
             if lyapunov is not None:
                 self.levels.append(lyapunov.level(G.transpose(0, 2, 1), step.V.transpose(0, 2, 1)))
             rows, last, G = step.rows, G, step.G
-            objective = self.objective(G)
+            self.objectives.append(self.error.of(rows.codes.reshape(G.shape), rows.alpha, rows.values, G))
             primal, change = float(np.linalg.norm(step.theta - G)), float(np.linalg.norm(G - last))
-            self.found.append((objective, rows.alpha, int(rows.passes.max()), primal, self.rho * change))
+            self.found.append((rows.alpha, int(rows.passes.max()), primal, self.rho * change))
             converged = max(primal, change) <= FIXED_POINT * size
             margin = settings.stop_tolerance if settings.stop == "ascend3" else 0.0
-            if objective < least and 2 * (least - objective) > margin:
-                best, least, best_iteration, rises = rows, objective, k, 0
+            if abs(self.objectives[k] - self.objectives[best_iteration]) <= TIE * self.objectives[k]:
+                self._directly(best_iteration, best)
+                self._directly(k, rows)
+            fall = self.objectives[best_iteration] - self.objectives[k]
+            if fall > 0 and 2 * fall > margin:
+                best, best_iteration, rises = rows, k, 0
             else:
                 rises += 1
             if (settings.stop == "ascend3" and rises >= 3) or (settings.stop == "fixed_point" and converged):
                 break
         if lyapunov is not None and self.levels:
             self.descent = lyapunov.descent(self.levels)
-        returned = best if settings.returned == "best" else rows
-        return returned, best_iteration, converged
+        self._directly(best_iteration, best)
+        self._directly(len(self.objectives) - 1, rows)
+        return best if settings.returned == "best" else rows, best_iteration, converged
+
+    def _directly(self, iteration: int, rows: Rows) -> None:
+        """Compute the objective of an iteration by its definition, if that has not been done."""
+        if iteration not in self.computed:
+            self.objectives[iteration] = self.error.direct(self.point(rows))
+            self.computed.add(iteration)
 
     def refit(self, rows: Rows) -> Float64Array:
         """The scales that are best for the codes in the norm of H; a scale that has no best one stays."""
@@ -410,14 +424,14 @@ class _Run:
         groups, outputs, _ = self.W.shape
         channels = (groups, outputs) if self.settings.per_channel else ()
         guarantee = self.guarantee()
-        objective, alphas, passes, primal, dual = zip(*self.found, strict=True)
+        alphas, passes, primal, dual = zip(*self.found, strict=True)
         if not self.H.any():
             self.notes.append("H is 0: every G has objective 0, the start is returned")
         return AdmmSolution(
             codes=np.ascontiguousarray(rows.codes.reshape(self.W.shape).transpose(0, 2, 1)),
             alpha=alpha.reshape(channels),
             values=rows.values,
-            objective=self.objective(self.point(rows)),
+            objective=self.error.direct(self.point(rows)),
             solver="admm",
             settings=self.settings,
             iterations=len(self.found) - 1,
@@ -426,7 +440,7 @@ class _Run:
             rho=self.rho,
             notes=tuple(dict.fromkeys(self.notes)),
             trace=Trace(
-                objective=np.array(objective),
+                objective=np.array(self.objectives),
                 alpha=np.array(alphas).reshape(-1, *channels),
                 passes=np.array(passes),
                 primal=np.array(primal[1:]),

@@ -1,0 +1,79 @@
+"""The layer error (10) of codes of which few change from one call to the next, as those of ADMM do."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refldnq._typing import Float64Array, Int8Array
+
+SMALL = 1e-3
+"""Up to this share of f(0) the error is computed from G - W: the shorter way has lost two digits there."""
+
+FEW = 1 / 8
+"""Share of changed codes up to which the product with H is kept up to date (chosen here: half of the time of
+the whole product, which has the BLAS)."""
+
+
+class RunningError:
+    """f(G) = ½ <G - W, (G - W) H>, with Q H kept for the codes Q of G = αQ.
+
+    Parameters
+    ----------
+    H : Array, shape (g, d, d)
+        The Hessian's blocks.
+    W, WH : Array, shape (g, m, d)
+        The weight, a column of a packed one a row, and its product with H.
+
+    Examples
+    --------
+    >>> H, W = np.array([[[2.0, 1.0], [1.0, 2.0]]]), np.array([[[1.0, 0.25]]])
+    >>> error = RunningError(H, W, W @ H)
+    >>> values, G = np.array([-1.0, 0.0, 1.0]), np.array([[[0.5, 0.5]]])
+    >>> error.of(np.array([[[2, 2]]], np.int8), np.array([0.5]), values, G), error.direct(G)
+    (0.1875, 0.1875)
+    """
+
+    def __init__(self, H: Float64Array, W: Float64Array, WH: Float64Array) -> None:
+        self.H, self.W, self.WH = H, W, WH
+        self._small = SMALL * 0.5 * float(np.vdot(W, WH))
+        self._codes: Int8Array | None = None
+        self._values, self._QH = np.empty(0), np.empty(0)
+        self._changes = 0
+
+    def direct(self, G: Float64Array) -> float:
+        """f(G) by its definition."""
+        difference = G - self.W
+        return 0.5 * float(np.vdot(difference, difference @ self.H))  # [LDNQ] (10)
+
+    def of(self, codes: Int8Array, alpha: Float64Array, values: Float64Array, G: Float64Array) -> float:
+        """f(G), G being ``alpha * values[codes]``.
+
+        Parameters
+        ----------
+        codes : Array, shape (g, m, d), int8
+            Indices of `values`; not to be changed afterwards.
+        alpha : Array, shape (1,) or (g m,)
+            The scale, or one a column.
+        values : Array, shape (k,)
+            The levels.
+        G : Array, shape (g, m, d)
+            The point.
+        """
+        self._follow(codes, values)
+        scale = alpha.reshape(-1, 1, 1) if alpha.size == 1 else alpha.reshape(*G.shape[:2], 1)
+        error = 0.5 * float(np.vdot(G - self.W, scale * self._QH - self.WH))  # [LDNQ] (10)
+        return error if error > self._small else self.direct(G)
+
+    def _follow(self, codes: Int8Array, values: Float64Array) -> None:
+        # Rounding errors add up with the changes; a new product after as many as there are codes.
+        from refldnq._kernels import products
+
+        changes = codes.size
+        if self._codes is not None and np.array_equal(values, self._values):
+            changes = int(np.count_nonzero(codes != self._codes))
+            self._changes += changes
+        if self._codes is not None and changes <= FEW * codes.size and self._changes <= codes.size:
+            products.update(self.H, self._codes, codes, values, self._QH)
+        else:
+            self._QH, self._changes = values[codes] @ self.H, 0
+        self._codes, self._values = codes, values
