@@ -1,7 +1,8 @@
 """im2col and col2im, an adjoint pair: the definition in plain NumPy, readable against the formula.
 
-The layer `Conv2d` uses compiled kernels that build the patches of one image at a time in cache; the functions
-here hold all patches at once, for reading, for tests and for streams of small batches.
+The layer `Conv2d` uses compiled kernels that build the patches of one image, or of a few small ones, at a
+time in cache; the functions here hold all patches at once, for reading, for tests and for streams of small
+batches.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from refldnq.codebook import Codebook, fixed, free, powers_of_two, scaled
 from refldnq.hessian import layer_error
 from refldnq.projection import project
+from refldnq.solvers import admm, running_error
 from refldnq.solvers.admm import AdmmSettings, AdmmSolution, _Run, solve, trajectory
+from refldnq.solvers.running_error import RunningError
 from refldnq.verify.naive import admm as naive
 
 TERNARY = powers_of_two(3)
@@ -584,6 +587,65 @@ def test_a_trajectory_from_the_solvers_start_is_the_solvers_run() -> None:
     np.testing.assert_allclose(found.objective, solution.trace.objective, rtol=1e-13)
     wrong = trajectory(H, W, TERNARY, chosen, G0=0 * W, lam0=0 * W)
     assert not np.allclose(wrong.objective, solution.trace.objective, rtol=1e-13, atol=0)
+
+
+def check_objectives(H: np.ndarray, W: np.ndarray, codebook: Codebook) -> None:
+    """The same result as with all objectives computed by their definition."""
+    chosen = settings_for(rho=1.1, rho_scale="lambda_max", iterations=60, stop="ascend3", stop_tolerance=0.0)
+    for how in (chosen, replace(chosen, stop="none")):
+        found = solve(H, W, codebook, how)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(running_error, "CANCELLED", np.inf)
+            direct = solve(H, W, codebook, how)
+        if found.iterations != direct.iterations or not np.allclose(
+            found.trace.objective, direct.trace.objective, rtol=1e-11, atol=0
+        ):
+            raise AssertionError("the trace is not the objectives")
+        if (found.best_iteration, found.objective) != (direct.best_iteration, direct.objective):
+            raise AssertionError("another iteration is the best")
+        assert found.objective == found.trace.objective.min()
+
+
+def nearly_nothing(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features in nearly equal pairs with opposite weights: H almost does not see W."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((40, 5))
+    X = np.concatenate([X, X + 1e-7 * rng.standard_normal(X.shape)], axis=1)
+    W = rng.integers(-1, 2, (5, 3)) + 1e-3 * rng.standard_normal((5, 3))
+    return (2 * X.T @ X)[None], np.concatenate([W, -W])[None]
+
+
+def test_the_running_error_decides_nothing() -> None:
+    for seed in range(40):
+        for codebook in (TERNARY, fixed([-1, 0, 2])):
+            check_objectives(*problem(seed, 8, 4), codebook)
+            check_objectives(*nearly_nothing(seed), codebook)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "message"),
+    [(admm, "TIE", "the trace|another"), (running_error, "CANCELLED", "the trace")],
+)
+def test_rounding_that_decides_is_seen(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, message: str
+) -> None:
+    monkeypatch.setattr(module, name, -1.0)
+    with pytest.raises(AssertionError, match=message):
+        test_the_running_error_decides_nothing()
+
+
+def test_a_run_that_stands_still_computes_few_objectives(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    direct = RunningError.direct
+
+    def counted(self: RunningError, G: np.ndarray) -> float:
+        calls.append(1)
+        return direct(self, G)
+
+    H, W = problem(1, 8, 4)
+    monkeypatch.setattr(RunningError, "direct", counted)
+    solution = solve(H, W, TERNARY, settings_for(rho=1.1, rho_scale="lambda_max", iterations=100))
+    assert solution.converged and len(calls) <= solution.best_iteration + 5
 
 
 def test_a_trajectory_refuses_what_it_cannot_run() -> None:

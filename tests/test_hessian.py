@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refldnq._kernels import conv as kernels
 from refldnq._kernels import threads
 from refldnq.hessian import (
     Hessian,
@@ -23,6 +24,7 @@ from refldnq.hessian import (
     layer_error_from_data,
 )
 from refldnq.im2col import im2col
+from refldnq.layers import conv
 from refldnq.layers.base import LinearMap
 from refldnq.layers.conv import Conv2d
 from refldnq.layers.linear import Linear
@@ -107,7 +109,7 @@ def peak(accumulate: Callable[..., Hessian], layer: LinearMap, batches: Iterable
 
 
 def check_memory(accumulate: Callable[..., Hessian], layer: Conv2d, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more than one image's patches, whatever the number of images in a batch and of batches."""
+    """No more than a large image's patches, whatever the number of images in a batch and of batches."""
     monkeypatch.setattr(threads, "thread_count", lambda: 1)  # each has buffers of its own
     x = np.random.default_rng(5).standard_normal((64, 4, 24, 24))
     accumulate(layer, [x[:1]], bias=True)  # what is imported and compiled by the first call does not count
@@ -146,6 +148,57 @@ def a_copy(layer: LinearMap, batches: Iterable[np.ndarray], *, bias: bool) -> He
 def test_memory_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """[LDNQ] step 2 of Algorithm 1 over many images needs the room of one image's patches."""
     check_memory(accumulate_hessian, Conv2d(4, 3, 3, padding=1), monkeypatch)
+
+
+def test_patches_have_one_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large images one by one, and small ones together: never the patches of two products at once."""
+    monkeypatch.setattr(threads, "thread_count", lambda: 1)
+    layer = Conv2d(2, 3, 3, padding=1)
+    for size, count, columns in ((96, 6, 96 * 96), (8, 200, 1024)):
+        x = np.random.default_rng(size).standard_normal((count, 2, size, size))
+        layer.gram(x)
+        room = 8 * layer.patch_size * columns
+        used = peak(lambda layer, batches, *, bias: layer.gram(next(iter(batches))), layer, [x])
+        assert room <= used <= 1.2 * room + 10_000
+
+
+def check_gram(images: int, columns: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of integers, which are exact, over several images at once: those of all patches."""
+    monkeypatch.setattr(conv, "GRAM_COLUMNS", columns)
+    monkeypatch.setattr(threads, "thread_count", lambda: count)
+    layer = Conv2d(4, 6, 3, padding=1, stride=(1, 2), groups=2)
+    x = integers(np.random.default_rng(images), (images, 4, 5, 11))
+    X = layer.patches(x)
+    X = np.concatenate([X, np.ones((2, 1, X.shape[2]))], axis=1)
+    if not np.array_equal(layer.gram(x, bias=True), X @ X.transpose(0, 2, 1)):
+        raise AssertionError("not the sum over all patches")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("columns", [1, 59, 60, 95, 10**4])
+def test_images_that_are_multiplied_together(
+    columns: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for images in (0, 1, 2, 5, 7, 11):
+        check_gram(images, columns, count, monkeypatch)
+
+
+def test_an_image_in_the_wrong_columns_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    right: Any = kernels.patches_of
+    check_gram(7, 95, 2, monkeypatch)
+    monkeypatch.setattr(kernels, "patches_of", lambda *given: right(*given[:-1], 0))
+    with pytest.raises(AssertionError, match="all patches"):
+        check_gram(7, 95, 2, monkeypatch)
+
+
+def test_images_of_the_next_part_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = threads._run
+    check_gram(7, 95, 2, monkeypatch)
+    monkeypatch.setattr(
+        threads, "_run", lambda kernel, spans: parts(kernel, [(a, b + (a == 0)) for a, b in spans])
+    )
+    with pytest.raises(AssertionError, match="all patches"):
+        check_gram(7, 95, 2, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -67,6 +69,35 @@ def test_most_steps_take_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) >= 15
 
 
+def check_sums(walk: Callable[[RunningError, np.ndarray], None]) -> None:
+    """As many changes as there are codes, and a product is made anew: 10 % a step are one in ten."""
+    rng = np.random.default_rng(5)
+    H, W = problem(rng, 1, 10, 20)
+    error, codes, alpha = RunningError(H, W, W @ H), np.zeros(W.shape, np.int8), np.array([0.3])
+    anew = []
+    for step in range(1, 45):
+        kept = error._HQ
+        error.of(codes, alpha, VALUES, alpha * VALUES[codes])
+        if error._HQ is not kept:
+            anew.append(step)
+        codes = codes.copy()
+        moved = rng.choice(codes.size, codes.size // 10, replace=False)
+        codes.ravel()[moved] = (codes.ravel()[moved] + 1) % len(VALUES)
+        walk(error, codes)
+    if anew != [1, 12, 23, 34]:
+        raise AssertionError(f"products are made anew in the steps {anew}")
+
+
+def test_a_product_is_made_anew_before_rounding_adds_up() -> None:
+    check_sums(lambda error, codes: None)
+
+
+@pytest.mark.parametrize("count", [0, 10**6])
+def test_changes_that_are_not_counted_are_seen(count: int) -> None:
+    with pytest.raises(AssertionError, match="made anew"):
+        check_sums(lambda error, codes: setattr(error, "_changes", count))
+
+
 @pytest.mark.parametrize("fault", ["no update", "wrong row", "values ignored"])
 def test_planted_faults_are_found(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     update = products.update
@@ -77,7 +108,7 @@ def test_planted_faults_are_found(monkeypatch: pytest.MonkeyPatch, fault: str) -
             products, "update", lambda H, *rest: update(np.ascontiguousarray(np.roll(H, 1, axis=1)), *rest)
         )
     if fault == "values ignored":
-        monkeypatch.setattr(np, "array_equal", lambda a, b: True)
+        monkeypatch.setattr(np, "array_equal", lambda a, b: a.shape == b.shape)
     with pytest.raises(AssertionError, match="is not"):
         check_walk(1, 2, 6, 20, per_channel=True, share=0.01)
 
@@ -92,5 +123,5 @@ def test_an_error_near_0_is_computed_by_its_definition(monkeypatch: pytest.Monke
     expected = layer_error(H, W.transpose(0, 2, 1), G.transpose(0, 2, 1))
     assert expected > 0
     assert RunningError(H, W, W @ H).of(codes, alpha, VALUES, G) == pytest.approx(expected, rel=1e-12, abs=0)
-    monkeypatch.setattr(running_error, "SMALL", -np.inf)
+    monkeypatch.setattr(running_error, "CANCELLED", -1.0)
     assert RunningError(H, W, W @ H).of(codes, alpha, VALUES, G) != pytest.approx(expected, rel=1e-3, abs=0)

@@ -1,5 +1,7 @@
 """Convolution: the patches of one image in a buffer that stays in cache, one matrix product on it.
 
+For the Hessian there may be several small images in it.
+
 Shapes: x (n, c, h, w); weight (g, m, d), m outputs and d = (c/g) kh kw patch entries a group;
 y (n, g m, ho, wo). A kernel treats the images start..stop; `geometry` is (kh, kw, sh, sw, top, left, dh, dw).
 

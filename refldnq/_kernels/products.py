@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from numba import njit, uint64
+from numba import njit
+
+from refldnq._kernels.coordinate import axpy
 
 
 @njit(nogil=True, fastmath=False)
 def update(H, before, after, values, products):  # type: ignore[no-untyped-def]
-    """Make `products` (g, m, d), the rows ``values[before] @ H``, those of the codes `after` (g, m, d)."""
+    """Make `products` (g, m, d), which holds ``values[before] @ H``, that of `after`.
+
+    H is (g, d, d); the codes are (g, m, d).
+    """
     groups, m, d = before.shape
     for g in range(groups):
         for o in range(m):
-            row = products[g, o]
             for i in range(d):
                 if before[g, o, i] != after[g, o, i]:
-                    step = values[after[g, o, i]] - values[before[g, o, i]]
-                    column = H[g, i]
-                    for j in range(uint64(d)):
-                        row[j] += step * column[j]
+                    axpy(values[after[g, o, i]] - values[before[g, o, i]], H[g, i], products[g, o])

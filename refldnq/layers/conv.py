@@ -335,14 +335,15 @@ class Conv2d(LinearMap):
         parts = max(1, len(chunks(n)))
         blocks = np.zeros((parts, self.groups, d, d))
         sums = np.zeros((parts, self.groups, d))
-        channels = self.in_channels // self.groups
+        channels, area = self.in_channels // self.groups, ho * wo
 
         def add(part: int, start: int, stop: int) -> None:
-            share, area = np.empty((d, d)), ho * wo
+            share = np.empty((d, d))
             together = min(max(1, GRAM_COLUMNS // area), stop - start)
+            buffer = np.empty(d * together * area)
             for first in range(start, stop, together):
                 images = x[first : min(first + together, stop)]
-                patches = np.empty((d, len(images) * area))
+                patches = buffer[: d * len(images) * area].reshape(d, -1)
                 for g in range(self.groups):
                     for i, image in enumerate(images):
                         kernels.patches_of(

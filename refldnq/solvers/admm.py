@@ -37,8 +37,8 @@ NumPy and SciPy each bring a BLAS with threads of its own, which wait by spinnin
 than they save: at d = 576, m = 64 on two busy cores 100 iterations took 19 s with threads and 1 s without."""
 
 TIE = 1e-9
-"""Errors whose relative difference is up to this are compared as computed directly: rounding must not choose
-the best iteration."""
+"""Objectives that decide by less than this share of them are compared as computed directly: the rounding of
+the running error must not choose the best iteration."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -256,7 +256,7 @@ class _Run:
         self.solve_block = [self._factor(block) for block in H] if H.any() else []
         self.error = RunningError(H, self.W, self.HW)
         self.objectives: list[float] = []
-        self.computed: set[int] = set()  # iterations whose objective is computed directly
+        self.settled: set[int] = set()
         self.found: list[tuple[Float64Array, int, float, float]] = []
         self.levels: list[Level] = []
         self.descent: Descent | None = None
@@ -350,6 +350,7 @@ class _Run:
         size = float(np.linalg.norm(self.W))
         G = self.point(rows)
         self.objectives.append(self.error.direct(G))
+        self.settled.add(0)
         self.found.append((rows.alpha, int(rows.passes.max()), 0.0, 0.0))
         best, best_iteration, rises = rows, 0, 0
         converged = not self.solve_block
@@ -364,10 +365,14 @@ class _Run:
             self.found.append((rows.alpha, int(rows.passes.max()), primal, self.rho * change))
             converged = max(primal, change) <= FIXED_POINT * size
             margin = settings.stop_tolerance if settings.stop == "ascend3" else 0.0
-            if abs(self.objectives[k] - self.objectives[best_iteration]) <= TIE * self.objectives[k]:
-                self._directly(best_iteration, best)
-                self._directly(k, rows)
             fall = self.objectives[best_iteration] - self.objectives[k]
+            if abs(2 * fall - margin) <= TIE * self.objectives[k]:
+                self._settle(best_iteration, best)
+                if _same(rows, best):
+                    self.objectives[k] = self.objectives[best_iteration]
+                    self.settled.add(k)
+                self._settle(k, rows)
+                fall = self.objectives[best_iteration] - self.objectives[k]
             if fall > 0 and 2 * fall > margin:
                 best, best_iteration, rises = rows, k, 0
             else:
@@ -376,15 +381,15 @@ class _Run:
                 break
         if lyapunov is not None and self.levels:
             self.descent = lyapunov.descent(self.levels)
-        self._directly(best_iteration, best)
-        self._directly(len(self.objectives) - 1, rows)
+        self._settle(best_iteration, best)
+        self._settle(len(self.objectives) - 1, rows)
         return best if settings.returned == "best" else rows, best_iteration, converged
 
-    def _directly(self, iteration: int, rows: Rows) -> None:
-        """Compute the objective of an iteration by its definition, if that has not been done."""
-        if iteration not in self.computed:
+    def _settle(self, iteration: int, rows: Rows) -> None:
+        """Compute an iteration's objective by its definition, unless that has been done."""
+        if iteration not in self.settled:
             self.objectives[iteration] = self.error.direct(self.point(rows))
-            self.computed.add(iteration)
+            self.settled.add(iteration)
 
     def refit(self, rows: Rows) -> Float64Array:
         """The scales that are best for the codes in the norm of H; a scale that has no best one stays."""
@@ -419,8 +424,10 @@ class _Run:
     def result(self) -> AdmmSolution:
         """The solution."""
         rows, best_iteration, converged = self.iterate()
-        alpha = self.refit(rows) if self.settings.refit_alpha else rows.alpha
-        rows = replace(rows, alpha=alpha)
+        objective = self.objectives[best_iteration if self.settings.returned == "best" else -1]
+        if self.settings.refit_alpha:
+            rows = replace(rows, alpha=self.refit(rows))
+            objective = self.error.direct(self.point(rows))
         groups, outputs, _ = self.W.shape
         channels = (groups, outputs) if self.settings.per_channel else ()
         guarantee = self.guarantee()
@@ -429,9 +436,9 @@ class _Run:
             self.notes.append("H is 0: every G has objective 0, the start is returned")
         return AdmmSolution(
             codes=np.ascontiguousarray(rows.codes.reshape(self.W.shape).transpose(0, 2, 1)),
-            alpha=alpha.reshape(channels),
+            alpha=rows.alpha.reshape(channels),
             values=rows.values,
-            objective=self.error.direct(self.point(rows)),
+            objective=objective,
             solver="admm",
             settings=self.settings,
             iterations=len(self.found) - 1,
@@ -451,3 +458,7 @@ class _Run:
             certified=self.certified,
             best_iteration=best_iteration,
         )
+
+
+def _same(one: Rows, other: Rows) -> bool:
+    return all(np.array_equal(getattr(one, key), getattr(other, key)) for key in ("codes", "alpha", "values"))

@@ -6,12 +6,13 @@ import numpy as np
 
 from refldnq._typing import Float64Array, Int8Array
 
-SMALL = 1e-3
-"""Up to this share of f(0) the error is computed from G - W: the shorter way has lost two digits there."""
+CANCELLED = 1e-3
+"""Up to this share of ½ Σ h w², H's diagonal alone, the error is computed from G - W: the short way has lost
+two digits there, or all of them. W may lie in the null space of H, so f(0) would not tell."""
 
 FEW = 1 / 8
-"""Share of changed codes up to which the product with H is kept up to date (chosen here: half of the time of
-the whole product, which has the BLAS)."""
+"""Share of changed codes up to which the product with H is kept up to date (chosen here: on one thread half
+of the time of the whole product, which has the BLAS)."""
 
 
 class RunningError:
@@ -21,8 +22,8 @@ class RunningError:
     ----------
     H : Array, shape (g, d, d)
         The Hessian's blocks.
-    W, WH : Array, shape (g, m, d)
-        The weight, a column of a packed one a row, and its product with H.
+    W, HW : Array, shape (g, m, d)
+        The weight, one output a row, and its product with H.
 
     Examples
     --------
@@ -33,11 +34,11 @@ class RunningError:
     (0.1875, 0.1875)
     """
 
-    def __init__(self, H: Float64Array, W: Float64Array, WH: Float64Array) -> None:
-        self.H, self.W, self.WH = H, W, WH
-        self._small = SMALL * 0.5 * float(np.vdot(W, WH))
-        self._codes: Int8Array | None = None
-        self._values, self._QH = np.empty(0), np.empty(0)
+    def __init__(self, H: Float64Array, W: Float64Array, HW: Float64Array) -> None:
+        self.H, self.W, self.HW = H, W, HW
+        self._cancelled = CANCELLED * 0.5 * float(np.einsum("gmd,gmd,gdd->", W, W, H))
+        self._codes = np.empty((0, 0, 0), np.int8)
+        self._values, self._HQ = np.empty(0), np.empty(0)
         self._changes = 0
 
     def direct(self, G: Float64Array) -> float:
@@ -53,7 +54,7 @@ class RunningError:
         codes : Array, shape (g, m, d), int8
             Indices of `values`; not to be changed afterwards.
         alpha : Array, shape (1,) or (g m,)
-            The scale, or one a column.
+            The scale, or one an output.
         values : Array, shape (k,)
             The levels.
         G : Array, shape (g, m, d)
@@ -61,19 +62,19 @@ class RunningError:
         """
         self._follow(codes, values)
         scale = alpha.reshape(-1, 1, 1) if alpha.size == 1 else alpha.reshape(*G.shape[:2], 1)
-        error = 0.5 * float(np.vdot(G - self.W, scale * self._QH - self.WH))  # [LDNQ] (10)
-        return error if error > self._small else self.direct(G)
+        error = 0.5 * float(np.vdot(G - self.W, scale * self._HQ - self.HW))  # [LDNQ] (10)
+        return error if error > self._cancelled else self.direct(G)
 
     def _follow(self, codes: Int8Array, values: Float64Array) -> None:
-        # Rounding errors add up with the changes; a new product after as many as there are codes.
         from refldnq._kernels import products
 
         changes = codes.size
-        if self._codes is not None and np.array_equal(values, self._values):
+        if np.array_equal(values, self._values):
             changes = int(np.count_nonzero(codes != self._codes))
-            self._changes += changes
-        if self._codes is not None and changes <= FEW * codes.size and self._changes <= codes.size:
-            products.update(self.H, self._codes, codes, values, self._QH)
+        self._changes += changes
+        # Rounding errors add up with the changes: a new product when as many changed as there are codes.
+        if changes <= FEW * codes.size and self._changes <= codes.size:
+            products.update(self.H, self._codes, codes, values, self._HQ)
         else:
-            self._QH, self._changes = values[codes] @ self.H, 0
+            self._HQ, self._changes = values[codes] @ self.H, 0
         self._codes, self._values = codes, values
