@@ -79,6 +79,7 @@ VARIANTS = (
     f"{BEST},closed_weight=1",
     f"{BEST},hessian_versions=1",
     f"{BEST},hessian_versions=2",
+    f"{BEST},hessian_versions=8,final_epochs=192",
     f"{BEST},epochs=8,copies=8",
     f"{BEST},final_epochs=32",
     f"{BEST},cascades=2",
