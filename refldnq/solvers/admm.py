@@ -104,7 +104,8 @@ def solve(
     The paper returns "Θ̂"; only G lies in Ω, so G is returned. "diag(ρ)" in (15) is ρI. Small ρ explores and
     need not converge, hence the best G is kept; ρ above :math:`\lambda_{\max}` has a proof and stays close to
     the first projection. The iterates depend on (H, ρ) through H/ρ alone. If H is 0 every G has objective 0
-    and the start is returned.
+    and the start is returned. The trace's objectives follow the changes of the codes and have the rounding of
+    a longer sum; those of the start, the best and the last iteration are (10) as it stands.
 
     Examples
     --------

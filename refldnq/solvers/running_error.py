@@ -11,8 +11,9 @@ CANCELLED = 1e-3
 two digits there, or all of them. W may lie in the null space of H, so f(0) would not tell."""
 
 FEW = 1 / 8
-"""Share of changed codes up to which the product with H is kept up to date (chosen here: on one thread half
-of the time of the whole product, which has the BLAS)."""
+"""Share of changed codes up to which the product with H is kept up to date (chosen here: 1/128 to 1/8 make no
+difference, 174 to 190 ms for 100 iterations of ADMM at d = 576 and 2.2 s for 20 at d = 2304; with a new
+product in every iteration 268 ms and 3.1 s)."""
 
 
 class RunningError:
