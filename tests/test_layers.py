@@ -766,14 +766,20 @@ class ZeroPadSidesSwapped(ZeroPad2d):
 
 class ShortcutZerosBehind(SubsampleShortcut):
     @property
-    def _old(self) -> slice:
-        return slice(0, self.in_channels)
+    def _places(self) -> tuple[int, int, int]:
+        return (*super()._places[:2], 0)
 
 
 class ShortcutOddPixels(SubsampleShortcut):
-    def _pixels(self, x: Array) -> Array:
-        sh, sw = self.stride  # type: ignore[misc]
-        return np.roll(x, -1, axis=3)[:, :, ::sh, ::sw]
+    def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
+        return super().forward(params, np.roll(inputs[0], -1, axis=3), mode=mode)
+
+
+class ShortcutForgetsOtherPixels(SubsampleShortcut):
+    def backward(self, params: Params, dy: Array, tape: Tape, **wanted: bool) -> Grads:
+        (dx,), none = super().backward(params, dy, tape, **wanted)
+        dx[:, :, 1::2] = 1
+        return (dx,), none
 
 
 class DropoutBackwardWithoutMask(Dropout):
@@ -827,6 +833,7 @@ BUGS: list[tuple[type[Layer], str, set[str]]] = [
     (ZeroPadSidesSwapped, "zeropad", {"twin"}),
     (ShortcutZerosBehind, "shortcut", {"twin"}),
     (ShortcutOddPixels, "shortcut", {"twin"}),
+    (ShortcutForgetsOtherPixels, "shortcut", {"adjoint", "jacobian"}),
     (DropoutBackwardWithoutMask, "dropout-mask", {"adjoint", "jacobian"}),
 ]
 

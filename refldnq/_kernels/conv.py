@@ -132,12 +132,13 @@ def forward(x, weight, bias, y, geometry, start, stop):  # type: ignore[no-untyp
 
 
 @njit(nogil=True, fastmath=False)
-def backward(x, weight, dy, dx, dweight, dbias, geometry, start, stop):  # type: ignore[no-untyped-def]
-    """Write ``dx[start:stop]``; add this chunk's share to `dweight` (g, d, m) and `dbias`.
+def backward(x, weight, dy, dx, dweights, dbiases, geometry, part, start, stop):  # type: ignore[no-untyped-def]
+    """Write ``dx[start:stop]``; add this chunk's share to ``dweights[part]`` (g, d, m) and ``dbiases[part]``.
 
     What is empty is not computed. `dx` must hold zeros. The weight's gradient is packed (g, d, m), not
     (g, m, d): the BLAS is up to twice as fast with the long side of a thin product in front.
     """
+    dweight, dbias = dweights[part], dbiases[part]
     groups, m, d = weight.shape
     ho, wo = dy.shape[2], dy.shape[3]
     channels = x.shape[1] // groups

@@ -14,9 +14,9 @@ of a row overlaps the one before it and writes the same numbers once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,8 @@ POSITIONS = 512
 """Least number of positions in all images (chosen here: rearranging the weights then costs less than it
 saves, as measured with 64, 256 and 512 channels)."""
 
-Kernel = Callable[[int, int, int], None]
-"""Treats the images start..stop as chunk `part`; called with (part, start, stop)."""
+Job = tuple[Any, tuple[Any, ...]]
+"""A kernel and its arguments, for `run_kernel` over the images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,16 +194,16 @@ def suits_weight_gradient(weight: Array, geometry: Shape) -> bool:
     return weight.shape[1] * weight.itemsize >= WIDTH and geometry[0] * geometry[1] > 1
 
 
-def forward(x: Array, weight: Array, bias: Array, y: Array, geometry: Shape) -> Kernel:
-    """The kernel that writes the convolution of `x` to `y`; an empty `bias` means none."""
+def forward(x: Array, weight: Array, bias: Array, y: Array, geometry: Shape) -> Job:
+    """What writes the convolution of `x` to `y`; an empty `bias` means none."""
     groups = weight.shape[0]
     plan = _forward_plan(x.shape[1] // groups, y.shape[2:], geometry, WIDTH // x.itemsize)
     bias = np.ascontiguousarray(bias) if bias.size else np.zeros(y.shape[1], y.dtype)
     return _convolution(plan, x, groups, _in_blocks(weight), bias, y)
 
 
-def input_gradient(weight: Array, dy: Array, dx: Array, geometry: Shape) -> Kernel:
-    """The kernel that writes the gradient of the input to `dx`."""
+def input_gradient(weight: Array, dy: Array, dx: Array, geometry: Shape) -> Job:
+    """What writes the gradient of the input to `dx`."""
     groups, m, _ = weight.shape
     channels = dx.shape[1] // groups
     plan = _gradient_plan(m, channels, dx.shape[2:], geometry, WIDTH // dy.itemsize)
@@ -213,31 +213,21 @@ def input_gradient(weight: Array, dy: Array, dx: Array, geometry: Shape) -> Kern
     return _convolution(plan, dy, groups, blocks, np.zeros(dx.shape[1], dx.dtype), dx)
 
 
-def _convolution(plan: _Plan, x: Array, groups: int, weights: Array, bias: Array, y: Array) -> Kernel:
-    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-
-    def kernel(_: int, start: int, stop: int) -> None:
-        _convolve(
-            flat_x, x.shape[1:], groups, plan.layout, weights, bias, plan.classes, plan.offsets, plan.starts,
-            plan.places, flat_y, y.shape[1:], start, stop,
-        )  # fmt: skip
-
-    return kernel
+def _convolution(plan: _Plan, x: Array, groups: int, weights: Array, bias: Array, y: Array) -> Job:
+    return _convolve, (
+        x.reshape(-1), x.shape[1:], groups, plan.layout, weights, bias, plan.classes, plan.offsets,
+        plan.starts, plan.places, y.reshape(-1), y.shape[1:],
+    )  # fmt: skip
 
 
-def weight_gradient(x: Array, dy: Array, dweight: Array, dbias: Array, geometry: Shape) -> Kernel:
-    """The kernel that adds a chunk's share to ``dweight[part]`` (g, d, m) and, if any, ``dbias[part]``."""
-    _, groups, d, m = dweight.shape
+def weight_gradient(x: Array, dy: Array, dweight: Array, dbias: Array, geometry: Shape) -> Job:
+    """What adds a chunk's share to ``dweight[part]`` (g, d, m) and, if any, ``dbias[part]``."""
+    parts, groups, d, m = dweight.shape
     plan = _correlation_plan(x.shape[1] // groups, dy.shape[2:], geometry)
-    flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
-
-    def kernel(part: int, start: int, stop: int) -> None:
-        _correlate(
-            flat_x, x.shape[1:], plan.layout, plan.offsets, plan.starts, flat_dy, groups, d, m,
-            dweight[part].reshape(-1), dbias[part], start, stop,
-        )  # fmt: skip
-
-    return kernel
+    return _correlate, (
+        x.reshape(-1), x.shape[1:], plan.layout, plan.offsets, plan.starts, dy.reshape(-1), groups, d, m,
+        dweight.reshape(parts, -1), dbias,
+    )  # fmt: skip
 
 
 @njit(nogil=True, fastmath=False)
@@ -323,7 +313,8 @@ def _turn(dy, first, m, count, columns, pitch):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, fastmath=False)
-def _correlate(x, shape, layout, offsets, positions, dy, groups, d, m, dweight, dbias, start, stop):  # type: ignore[no-untyped-def]
+def _correlate(x, shape, layout, offsets, positions, dy, groups, d, m, dweights, dbiases, part, start, stop):  # type: ignore[no-untyped-def]
+    dweight, dbias = dweights[part], dbiases[part]
     channels = shape[0]
     lanes = WIDTH // x.itemsize
     size = channels // groups * layout[0] * layout[2]

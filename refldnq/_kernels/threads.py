@@ -1,6 +1,7 @@
 """Where kernels run: fixed chunks of work on a small pool of threads, with the BLAS held to one thread each.
 
-Kernels are compiled with ``nogil=True`` and called from Python threads. The chunks depend only on the amount
+Kernels are compiled with ``nogil=True``. They are called from Python threads (`run_chunks`), or from threads
+that wait in compiled code (`run_kernel`). The chunks depend only on the amount
 of work and the number of threads, and partial results are added in the order of the chunks: same machine and
 thread count, same bits.
 """
@@ -8,10 +9,11 @@ thread count, same bits.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -19,9 +21,9 @@ from refldnq._checks import check_integer
 
 _THREAD_NAME = "refldnq-kernel"
 
-STREAM = 1 << 18
-"""Entries that are worth a thread where a kernel does little more than move them (chosen here: 25 µs in
-float32; to hand a chunk over to a thread and to wait for it takes 50)."""
+STREAM = 1 << 16
+"""Entries that are worth a thread where a kernel does little more than move them (chosen here: with twice as
+many, ReLU takes 8 µs on two threads and 11 on one in float32, 16 and 22 in float64)."""
 
 
 @lru_cache(maxsize=1)
@@ -132,6 +134,64 @@ def run_chunks(
     else:
         _run(kernel, spans)
     return len(spans)
+
+
+def run_kernel(
+    kernel: Any, arguments: tuple[Any, ...], count: int, *, blas: bool = False, grain: int = 1
+) -> None:
+    """Call ``kernel(*arguments, start, stop)`` for every chunk of ``range(count)``, as `run_chunks` does.
+
+    On Linux its threads wait in compiled code (`refldnq._kernels.handover`): to hand a chunk to one that is
+    awake takes a few microseconds, and none is waited for that is not.
+
+    Parameters
+    ----------
+    kernel : Numba dispatcher
+        Compiled with ``nogil=True``; writes only to its own part of the results. With one parameter more it
+        is called with ``(*arguments, part, start, stop)``.
+    arguments : tuple
+        Arrays, numbers and tuples of numbers, all parameters but the last two or three.
+    count : int
+        Length of the range that is split.
+    blas, grain : optional
+        As in `run_chunks`.
+
+    Raises
+    ------
+    Exception
+        Whatever the kernel raises, or RuntimeError from the threads in compiled code.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refldnq._kernels.elementwise import relu
+    >>> y = np.empty(3)
+    >>> run_kernel(relu, (np.array([-1.0, 0.5, 2.0]), y), 3)
+    >>> y
+    array([0. , 0.5, 2. ])
+    """
+    parts = len(chunks(count, grain))
+    python = getattr(kernel, "py_func", None)  # None if NUMBA_DISABLE_JIT is set
+    numbered = (python or kernel).__code__.co_argcount > len(arguments) + 2
+    if parts == 1 and not blas:
+        kernel(*arguments, *((0,) if numbered else ()), 0, count)
+        return
+    if parts > 1 and python and sys.platform == "linux":
+        from refldnq._kernels.handover import helpers
+
+        own = helpers()
+        if own.free.acquire(blocking=False):  # else another thread is at it, and the cores are busy
+            try:
+                with _single_threaded_blas() if blas else nullcontext():
+                    own.run(kernel, arguments, count, parts)
+            finally:
+                own.free.release()
+            return
+
+    def call(part: int, start: int, stop: int) -> None:
+        kernel(*arguments, *((part,) if numbered else ()), start, stop)
+
+    run_chunks(call, count, blas=blas, grain=grain)
 
 
 _limit_lock = threading.Lock()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from refldnq._checks import check_float
-from refldnq._kernels.threads import run_chunks, worth
+from refldnq._kernels.threads import run_kernel, worth
 from refldnq._typing import Array, Params, Shape
 from refldnq.layers.base import Layer, Mode, Spec, Tape, check_like
 from refldnq.layers.geometry import batched
@@ -64,11 +63,13 @@ class Add(Layer):
         return self._sum(inputs), (Spec(inputs[0].shape, inputs[0].dtype), len(inputs))
 
     def _sum(self, inputs: tuple[Array, ...]) -> Array:
+        from refldnq._kernels import elementwise
+
         y = inputs[0]
         for x in inputs[1:]:
             total = np.empty(x.shape, x.dtype)
             flat = tuple(np.ascontiguousarray(part).ravel() for part in (y, x, total))
-            run_chunks(partial(_add, flat), x.size, grain=worth(1))
+            run_kernel(elementwise.add, flat, x.size, grain=worth(1))
             y = total
         return y
 
@@ -89,10 +90,3 @@ class Add(Layer):
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:
         """1 in each input."""
         return (1.0,) * len(shapes)
-
-
-def _add(flat: tuple[Array, ...], part: int, start: int, stop: int) -> None:
-    from refldnq._kernels import elementwise
-
-    a, b, total = flat
-    elementwise.add(a, b, total, start, stop)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_kernel
 from refldnq._typing import Array, Float64Array, Params, Shape
 from refldnq.layers.base import Mode, Spec, Tape, check_like
 from refldnq.layers.norms import spectral_norm_upper
@@ -75,11 +75,7 @@ class AvgPool2d(Pool2d):
         planes, y = self._admit(x)
         rows, cols = (lengths.astype(x.dtype) for lengths in self._divisors(x.shape[1:]))
         target, geometry = y.reshape(-1, *y.shape[2:]), self.geometry
-        run_chunks(
-            lambda _, a, e: kernels.average(planes, target, rows, cols, geometry, a, e),
-            planes.shape[0],
-            grain=GRAIN,
-        )
+        run_kernel(kernels.average, (planes, target, rows, cols, geometry), planes.shape[0], grain=GRAIN)
         return y, Spec(x.shape, x.dtype)
 
     def backward(
@@ -96,11 +92,7 @@ class AvgPool2d(Pool2d):
         rows, cols = (lengths.astype(dy.dtype) for lengths in self._divisors(shape[1:]))
         above, target = np.ascontiguousarray(dy).reshape(-1, *dy.shape[2:]), dx.reshape(-1, *shape[2:])
         geometry = self.geometry
-        run_chunks(
-            lambda _, a, e: kernels.spread(above, target, rows, cols, geometry, a, e),
-            target.shape[0],
-            grain=GRAIN,
-        )
+        run_kernel(kernels.spread, (above, target, rows, cols, geometry), target.shape[0], grain=GRAIN)
         return (dx,), {}
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:

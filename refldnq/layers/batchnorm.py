@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refldnq._checks import check_float, check_integer, check_number
-from refldnq._kernels.threads import run_chunks, worth
+from refldnq._kernels.threads import run_kernel, worth
 from refldnq._typing import Array, Float64Array, Params, Shape
 from refldnq.layers.base import Layer, Mode, Tape, check_like, same_dtype
 
@@ -130,8 +130,9 @@ class BatchNorm(Layer):
         if count < 2:
             raise ValueError("`x` must hold at least two values a channel in train mode, got one.")
         means, scatter = np.empty(rows.shape[:2]), np.empty(rows.shape[:2])
-        run_chunks(
-            lambda _, a, e: kernels.moments(rows, means, scatter, a, e),
+        run_kernel(
+            kernels.moments,
+            (rows, means, scatter),
             rows.shape[0],
             grain=worth(prod(rows.shape[1:])),
         )
@@ -147,8 +148,9 @@ class BatchNorm(Layer):
         rows, above, below = _rows(tape.x), _rows(dy), _rows(dx)
         total, products = np.empty(rows.shape[:2]), np.empty(rows.shape[:2])
         factor = scale.astype(dx.dtype)
-        run_chunks(
-            lambda _, a, e: kernels.sums(above, rows, tape.mean, total, products, factor, below, a, e),
+        run_kernel(
+            kernels.sums,
+            (above, rows, tape.mean, total, products, factor, below),
             rows.shape[0],
             grain=worth(prod(rows.shape[1:])),
         )
@@ -259,8 +261,9 @@ def _scale_shift(x: Array, scale: Array, shift: Array) -> Array:
     y = np.empty_like(x)
     source, target = _rows(x), _rows(y)
     factor, offset = scale.astype(x.dtype), shift.astype(x.dtype)
-    run_chunks(
-        lambda _, a, e: kernels.scale_shift(source, factor, offset, target, a, e),
+    run_kernel(
+        kernels.scale_shift,
+        (source, factor, offset, target),
         x.shape[0],
         grain=worth(prod(x.shape[1:])),
     )
@@ -273,8 +276,9 @@ def _combine(dy: Array, x: Array, scale: Array, slope: Array, shift: Array) -> A
     dx = np.empty_like(x)
     above, source, target = _rows(dy), _rows(x), _rows(dx)
     factor, tilt, offset = (a.astype(x.dtype) for a in (scale, slope, shift))
-    run_chunks(
-        lambda _, a, e: kernels.combine(above, source, factor, tilt, offset, target, a, e),
+    run_kernel(
+        kernels.combine,
+        (above, source, factor, tilt, offset, target),
         x.shape[0],
         grain=worth(prod(x.shape[1:])),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refldnq._checks import check_float, check_integer, check_shape
-from refldnq._kernels.threads import chunks, run_chunks
+from refldnq._kernels.threads import chunks, run_chunks, run_kernel
 from refldnq._typing import Array, Float64Array, Params, Shape
 from refldnq.im2col import Window, im2col
 from refldnq.layers.base import LinearMap, Mode, Spec, Tape, check_like, same_dtype
@@ -147,13 +147,9 @@ class Conv2d(LinearMap):
         y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
         matrix, geometry = self._matrix(weight), self._geometry
         if direct.suits_forward(y, self.groups, geometry):
-            run_chunks(direct.forward(x, matrix, bias, y, geometry), x.shape[0])
+            run_kernel(*direct.forward(x, matrix, bias, y, geometry), x.shape[0])
         else:
-            run_chunks(
-                lambda _, start, stop: kernels.forward(x, matrix, bias, y, geometry, start, stop),
-                x.shape[0],
-                blas=True,
-            )
+            run_kernel(kernels.forward, (x, matrix, bias, y, geometry), x.shape[0], blas=True)
         return y
 
     def _bias_or_empty(self, params: Params, dtype: np.dtype[Any]) -> Array:
@@ -191,36 +187,16 @@ class Conv2d(LinearMap):
         packed = (self.groups, self.patch_size, matrix.shape[1])
         dweight = np.zeros((parts, *(packed if wrt_params else (0, 0, 0))), x.dtype)
         dbias = np.zeros((parts, self.out_channels if wrt_params and self.bias else 0), x.dtype)
-        work = []
         # What is left to the kernel of patches; an empty array is not computed.
         left = {"dx": dx, "dweight": dweight, "dbias": dbias}
         if wrt_params and direct.suits_weight_gradient(matrix, geometry):
-            work.append(direct.weight_gradient(x, dy, dweight, dbias, geometry))
+            run_kernel(*direct.weight_gradient(x, dy, dweight, dbias, geometry), x.shape[0])
             left.update(dweight=dweight[..., :0], dbias=dbias[..., :0])
         if wrt_inputs and direct.suits_input_gradient(dx, dy, matrix, geometry):
-            work.append(direct.input_gradient(matrix, dy, dx, geometry))
+            run_kernel(*direct.input_gradient(matrix, dy, dx, geometry), x.shape[0])
             left.update(dx=dx[:0])
-        by_patches = any(array.size for array in left.values())
-        if by_patches:
-            work.append(
-                lambda part, start, stop: kernels.backward(
-                    x,
-                    matrix,
-                    dy,
-                    left["dx"],
-                    left["dweight"][part],
-                    left["dbias"][part],
-                    geometry,
-                    start,
-                    stop,
-                )
-            )
-
-        def kernel(part: int, start: int, stop: int) -> None:
-            for one in work:
-                one(part, start, stop)
-
-        run_chunks(kernel, x.shape[0], blas=by_patches)
+        if any(array.size for array in left.values()):
+            run_kernel(kernels.backward, (x, matrix, dy, *left.values(), geometry), x.shape[0], blas=True)
         grads: dict[str, Array] = {}
         if wrt_params:
             grads["weight"] = self.unpack(dweight.sum(axis=0))["weight"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refldnq._checks import check_float
-from refldnq._kernels.threads import run_chunks, worth
+from refldnq._kernels.threads import run_kernel, worth
 from refldnq._typing import Array, Params, Shape
 from refldnq.layers.base import Layer, Mode, Spec, Tape, check_like
 from refldnq.layers.geometry import check_image
@@ -54,9 +54,7 @@ class GlobalAvgPool(Layer):
         shape = (check_float("x", x).shape[0], *self.output_shape(x.shape[1:]))
         y = np.empty(shape, x.dtype)
         source, target = _planes(np.ascontiguousarray(x)), y.ravel()
-        run_chunks(
-            lambda _, a, e: kernels.means(source, target, a, e), target.size, grain=worth(source.shape[1])
-        )
+        run_kernel(kernels.means, (source, target), target.size, grain=worth(source.shape[1]))
         return y, Spec(x.shape, x.dtype)
 
     def backward(
@@ -71,7 +69,7 @@ class GlobalAvgPool(Layer):
             return (), {}
         dx = np.empty(tape.shape, dy.dtype)
         source, target = (dy / (h * w)).ravel(), _planes(dx)
-        run_chunks(lambda _, a, e: kernels.spread(source, target, a, e), n * c, grain=worth(h * w))
+        run_kernel(kernels.spread, (source, target), n * c, grain=worth(h * w))
         return (dx,), {}
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:

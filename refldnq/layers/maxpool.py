@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_kernel
 from refldnq._typing import Array, Params, Shape
 from refldnq.layers.base import Mode, Spec, Tape, check_like
 from refldnq.layers.pool import GRAIN, Pool2d
@@ -67,11 +67,7 @@ class MaxPool2d(Pool2d):
         planes, y = self._admit(x)
         where = np.empty((planes.shape[0], *y.shape[2:]), np.int32)
         target, geometry = y.reshape(where.shape), self.geometry
-        run_chunks(
-            lambda _, a, e: kernels.maximum(planes, target, where, geometry, a, e),
-            planes.shape[0],
-            grain=GRAIN,
-        )
+        run_kernel(kernels.maximum, (planes, target, where, geometry), planes.shape[0], grain=GRAIN)
         return y, _Tape(
             Spec(x.shape, x.dtype), where.reshape(where.shape[0], where.shape[1] * where.shape[2])
         )
@@ -90,7 +86,7 @@ class MaxPool2d(Pool2d):
         dx = np.zeros(shape, dy.dtype)
         above = np.ascontiguousarray(dy).reshape(t.where.shape)
         target = dx.reshape(t.where.shape[0], shape[2] * shape[3])
-        run_chunks(lambda _, a, e: kernels.put(above, t.where, target, a, e), t.where.shape[0], grain=GRAIN)
+        run_kernel(kernels.put, (above, t.where, target), t.where.shape[0], grain=GRAIN)
         return (dx,), {}
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
@@ -104,7 +100,7 @@ class MaxPool2d(Pool2d):
         dy = np.empty((shape[0], *self.output_shape(shape[1:])), dx.dtype)
         source = np.ascontiguousarray(dx).reshape(t.where.shape[0], shape[2] * shape[3])
         target = dy.reshape(t.where.shape)
-        run_chunks(lambda _, a, e: kernels.take(source, t.where, target, a, e), t.where.shape[0], grain=GRAIN)
+        run_kernel(kernels.take, (source, t.where, target), t.where.shape[0], grain=GRAIN)
         return dy
 
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:

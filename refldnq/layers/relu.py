@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refldnq._checks import check_float
-from refldnq._kernels.threads import run_chunks, worth
+from refldnq._kernels.threads import run_kernel, worth
 from refldnq._typing import Array, Params, Shape
 from refldnq.layers.base import Layer, Mode, Tape, check_like
 
@@ -43,7 +43,7 @@ class ReLU(Layer):
         x = np.ascontiguousarray(check_float("x", inputs[0]))
         y = np.empty_like(x)
         source, target = x.ravel(), y.ravel()
-        run_chunks(lambda _, a, e: elementwise.relu(source, target, a, e), x.size, grain=worth(1))
+        run_kernel(elementwise.relu, (source, target), x.size, grain=worth(1))
         return y, y
 
     def backward(
@@ -63,9 +63,7 @@ class ReLU(Layer):
 
         dx = np.empty_like(y)
         above, output, target = np.ascontiguousarray(dy).ravel(), y.ravel(), dx.ravel()
-        run_chunks(
-            lambda _, a, e: elementwise.relu_backward(output, above, target, a, e), y.size, grain=worth(1)
-        )
+        run_kernel(elementwise.relu_backward, (output, above, target), y.size, grain=worth(1))
         return dx
 
     def lipschitz(self, params: Params, *shapes: Shape) -> tuple[float, ...]:

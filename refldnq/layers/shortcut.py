@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from refldnq._checks import check_float, check_integer
+from refldnq._kernels.threads import run_kernel, worth
 from refldnq._typing import Array, Params, Shape
 from refldnq.layers.base import Layer, Mode, Spec, Tape, check_like
 from refldnq.layers.geometry import batched, pair
@@ -72,13 +74,9 @@ class SubsampleShortcut(Layer):
         return self.out_channels, -(-shape[1] // sh), -(-shape[2] // sw)
 
     @property
-    def _old(self) -> slice:
-        before = (self.out_channels - self.in_channels) // 2
-        return slice(before, before + self.in_channels)
-
-    def _pixels(self, x: Array) -> Array:
-        sh, sw = self.stride  # type: ignore[misc]
-        return x[:, :, ::sh, ::sw]
+    def _places(self) -> tuple[int, int, int]:
+        # The strides, and the new channel that is the first old one.
+        return (*self.stride, (self.out_channels - self.in_channels) // 2)  # type: ignore[misc]
 
     def forward(self, params: Params, *inputs: Array, mode: Mode = "eval") -> tuple[Array, Tape]:
         """Output (n, out_channels, ho, wo); the tape is the input's shape and type.
@@ -90,10 +88,12 @@ class SubsampleShortcut(Layer):
         TypeError
             If the input is not float32 or float64.
         """
+        from refldnq._kernels import shortcut as kernels
+
         (x,) = inputs
-        check_float("x", x)
-        y = np.zeros((x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
-        y[:, self._old] = self._pixels(x)
+        x = np.ascontiguousarray(check_float("x", x))
+        y = np.empty((x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
+        run_kernel(kernels.gather, (x, y, *self._places), len(x), grain=worth(prod(y.shape[1:])))
         return y, Spec(x.shape, x.dtype)
 
     def backward(
@@ -104,8 +104,11 @@ class SubsampleShortcut(Layer):
         check_like("dy", dy, Spec((shape[0], *self.output_shape(shape[1:])), tape.dtype))
         if not wrt_inputs:
             return (), {}
-        dx = np.zeros(shape, dy.dtype)
-        self._pixels(dx)[...] = dy[:, self._old]
+        from refldnq._kernels import shortcut as kernels
+
+        dx = np.empty(shape, dy.dtype)
+        above = np.ascontiguousarray(dy)
+        run_kernel(kernels.scatter, (above, dx, *self._places), len(dx), grain=worth(prod(shape[1:])))
         return (dx,), {}
 
     def jvp(self, params: Params, tape: Tape, dinputs: tuple[Array, ...], dparams: Params) -> Array:
