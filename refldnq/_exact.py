@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_kernel
 from refldnq._typing import Float64Array
 from refldnq.codebook import Codebook
 
@@ -67,12 +67,8 @@ def best_scales(V: Float64Array, weights: Float64Array | None, codebook: Codeboo
     step = np.concatenate([np.diff(ladder) for ladder in ladders])
     square = np.concatenate([np.diff(ladder**2) for ladder in ladders])
     scale = np.zeros(V.shape[0])
-    run_chunks(
-        lambda _, first, last: kernels.sweep(
-            sides, sorted_weights, side, midpoint, step, square, vq, qq, scale, first, last
-        ),
-        V.shape[0],
-    )
+    arguments = (sides, sorted_weights, side, midpoint, step, square, vq, qq, scale)
+    run_kernel(kernels.sweep, arguments, V.shape[0])
     return scale
 
 

@@ -13,15 +13,15 @@ import numpy.typing as npt
 
 from refldnq._checks import check_choice, check_integer, check_number
 from refldnq._exact import best_partition, best_scales
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_kernel
 from refldnq._typing import Float64Array, Int8Array, Int64Array
 from refldnq.codebook import TIES, Codebook, Ties
 
 Method = Literal["alternating", "exact"]
 Mask = npt.NDArray[np.bool_]
 
-_GRAIN = 32
-"""Units of a kernel that are worth a thread (chosen here: about 0.1 ms of work)."""
+_GRAIN = 4
+"""Units of a kernel that are worth a thread (chosen here: about 10 µs of work)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,35 +180,21 @@ class _Problem:
         rounding: bool = True,
     ) -> Float64Array:
         """Write the nearest codes of some rows; return Σ w v q, Σ w q² and Σ w (v - αq)², (r, 3)."""
+        from refldnq._kernels import alternation
         from refldnq._kernels import projection as kernels
 
-        midpoints = 0.5 * values[:-1] + 0.5 * values[1:]
-        limits = alpha[:, None] * midpoints
+        limits = np.empty((len(alpha), len(values) - 1))
+        alternation.limits(values, alpha, self.rule.ties == "larger", limits)
         tied = np.empty((len(alpha), 0))
         if self.rule.moves_ties(self.codebook):
-            tied = limits[:, (values[:-1] != 0) & (values[1:] != 0)]
-        # The kernel goes up where v > limit: a tie that goes up needs the next smaller limit.
-        up = midpoints >= 0 if self.rule.ties == "larger" else midpoints <= 0
-        limits[:, up] = np.nextafter(limits[:, up], -np.inf)
+            between = (values[:-1] != 0) & (values[1:] != 0)
+            tied = alpha[:, None] * (0.5 * values[:-1] + 0.5 * values[1:])[between]
         zero = self.codebook.least_code if tied.size else 0
         units = -(-self.v.shape[1] // kernels.BLOCK)
         sums = np.zeros((len(alpha), units, 3))
-        run_chunks(
-            lambda _, first, last: kernels.nearest(
-                self.v,
-                self.weights,
-                alpha,
-                limits,
-                tied,
-                zero,
-                values,
-                codes,
-                rows,
-                rounding,
-                sums,
-                first,
-                last,
-            ),
+        run_kernel(
+            kernels.nearest,
+            (self.v, self.weights, alpha, limits, tied, zero, values, codes, rows, rounding, sums),
             len(alpha) * units,
             grain=_GRAIN,
         )
@@ -222,9 +208,7 @@ class _Problem:
         units = -(-self.v.shape[1] // kernels.BLOCK)
         sums = np.zeros((units, count, 2))
         v, weights, codes = self.v[0], self.weights.reshape(-1), codes[0]
-        run_chunks(
-            lambda _, first, last: kernels.clusters(v, weights, codes, sums, first, last), units, grain=_GRAIN
-        )
+        run_kernel(kernels.clusters, (v, weights, codes, sums), units, grain=_GRAIN)
         totals: Float64Array = sums.sum(axis=0).T
         return totals
 
@@ -248,6 +232,8 @@ class _Problem:
 
 
 def _alternate(problem: _Problem, start: Float64Array | None, rule: Rule) -> Rows:
+    from refldnq._kernels import alternation as kernels
+
     codebook, values = problem.codebook, problem.codebook.values
     default: Float64Array | None = None  # a pass over the data, made only if it is needed
     if start is None:
@@ -259,7 +245,7 @@ def _alternate(problem: _Problem, start: Float64Array | None, rule: Rule) -> Row
         alpha = np.where(start > 0, start, default)
     alpha = alpha.copy()
     most = problem.v.shape[1] * (codebook.levels - 1) + 1 if rule.max_passes is None else rule.max_passes
-    tolerance = rule.alpha_tolerance or 0.0
+    rules = (most, rule.alpha_tolerance or 0.0, codebook.has_zero, rule.keep_best_pass)
     codes, residual = problem.new_codes(), np.zeros_like(alpha)
     passes = np.zeros(len(alpha), dtype=np.int64)
     active = alpha > 0
@@ -267,41 +253,26 @@ def _alternate(problem: _Problem, start: Float64Array | None, rule: Rule) -> Row
     may_restart = np.full(len(alpha), not rule.keep_best_pass)
     direction, last = np.zeros_like(alpha), np.full_like(alpha, np.inf)
     best: tuple[Float64Array, Float64Array, Int8Array] | None = None
+    moved = np.zeros_like(active)
     while active.any():
-        vq, qq, rounded = problem.round(values, alpha, codes, active).T  # [LDNQ] (17), Q = Proj(V/α)
+        sums = problem.round(values, alpha, codes, active)  # [LDNQ] (17), Q = Proj(V/α)
         if rule.keep_best_pass and best is None:
-            best = rounded.copy(), alpha.copy(), codes.copy()
+            best = sums[:, 2].copy(), alpha.copy(), codes.copy()
         if most == 0:
-            residual = rounded
+            residual = sums[:, 2]
             break
-        # [LDNQ] (17), α = VᵀQ/QᵀQ; a scale is not negative
-        new = np.divide(np.maximum(vq, 0.0), qq, out=np.zeros_like(alpha), where=qq > 0)
-        again = active & (new == 0) & may_restart
-        if again.any():
-            default = problem.default_start() if default is None else default
-            again &= default != alpha
-            new[again] = default[again]
-            may_restart &= ~again
-        step = new - alpha
-        passes[active & (step != 0)] += 1
-        # With 0 in the set the exact sequence of α is monotone, without 0 the residual falls: else it is
-        # rounding.
-        stalled = step * direction < 0 if codebook.has_zero else rounded >= last
-        fixed = active & (step == 0)
-        settled = active & ~again & (fixed | stalled | (new == 0) | (np.abs(step) < tolerance))
-        done = settled | (active & (passes >= most))
-        residual[fixed] = rounded[fixed]
-        alpha[active] = new[active]
-        moved = active & ~fixed & (done | rule.keep_best_pass)
+        if default is None and kernels.falls_to_zero(sums, active, may_restart):
+            default = problem.default_start()
+        counted = active.copy()
+        kernels.advance(
+            sums, alpha if default is None else default, rules, alpha, residual, last, direction, passes,
+            active, converged, may_restart, moved,
+        )  # fmt: skip
         if moved.any():
             residual[moved] = problem.round(values, alpha, codes, moved, rounding=False)[moved, 2]
         if best is not None:
-            better = active & (residual < best[0])
+            better = counted & (residual < best[0])
             best[0][better], best[1][better], best[2][better] = residual[better], alpha[better], codes[better]
-        direction = np.where(again, 0.0, np.where(active, np.sign(step), direction))
-        last = np.where(again, np.inf, rounded)
-        converged |= settled
-        active &= ~done
     if best is not None:
         residual, alpha, codes = best
     # G = 0 has many codes and scales; the scale 0 and the code of 0 stand for all of them.

@@ -3,6 +3,7 @@ counterexamples."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import FrozenInstanceError, replace
 from itertools import pairwise
 from types import ModuleType
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refldnq._kernels import threads
 from refldnq.codebook import Codebook, fixed, free, powers_of_two, scaled
 from refldnq.hessian import layer_error
 from refldnq.projection import project
@@ -653,6 +655,43 @@ def test_a_run_that_stands_still_computes_few_objectives(
     solution = solve(H, W, fixed([-1, 0, 2]), chosen)
     assert solution.converged and solution.best_iteration < 50
     assert (len(calls) < 60) is not planted
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("singular", [False, True])
+def test_threads_share_an_iteration(
+    groups: int, per_channel: bool, singular: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    H, W = problem(3, 8, 5, groups=groups)
+    chosen = settings_for(per_channel=per_channel, iterations=12)
+    if singular:  # ρ = H[0, 0] = 0
+        H[0, 0] = H[0, :, 0] = 0
+        chosen = replace(chosen, rho_scale="h00", singular="lstsq")
+    monkeypatch.setattr(threads, "thread_count", lambda: 1)
+    alone = solve(H, W, TERNARY, chosen)
+    monkeypatch.setattr(threads, "thread_count", lambda: 4)
+    monkeypatch.setattr(threads, "STREAM", 1)
+    monkeypatch.setattr(admm, "SOLVE", 1)
+    split: set[str] = set()
+    if sys.platform == "linux":
+        from refldnq._kernels.handover import Helpers
+
+        run = Helpers.run
+
+        def noted(self: Helpers, kernel: Any, *rest: Any) -> None:
+            split.add(kernel.__name__)
+            run(self, kernel, *rest)
+
+        monkeypatch.setattr(Helpers, "run", noted)
+    shared = solve(H, W, TERNARY, chosen)
+    assert np.array_equal(shared.codes, alone.codes)
+    assert shared.best_iteration == alone.best_iteration
+    for ours, other in ((shared.alpha, alone.alpha), (shared.trace.objective, alone.trace.objective)):
+        assert np.allclose(ours, other, rtol=1e-11, atol=1e-13)
+    assert np.allclose(shared.trace.primal, alone.trace.primal, rtol=1e-9, atol=1e-12)
+    if sys.platform == "linux":
+        assert {"cho_solve", "right_side", "dual", "errors"} <= split
 
 
 def test_a_trajectory_refuses_what_it_cannot_run() -> None:

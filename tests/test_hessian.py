@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -283,6 +284,34 @@ def test_largest_eigenvalue_of_large_blocks() -> None:
     blocks = np.stack([X.T @ X, np.zeros((1100, 1100)), 3 * np.eye(1100)])
     assert largest_eigenvalue(blocks) == pytest.approx(np.linalg.norm(X, 2) ** 2, rel=1e-12)
     assert largest_eigenvalue(blocks[2:]) == pytest.approx(3.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("d", [256, 257, 300, 576])
+def test_largest_eigenvalue_of_hard_blocks(d: int) -> None:
+    second_difference = np.zeros(d)
+    second_difference[:3] = np.array([1.0, -2.0, 1.0]) / np.sqrt(6)
+    spread = np.diag(np.concatenate([np.zeros(3), np.linspace(0.1, 1, d - 3)]))
+    noise = np.random.default_rng(d).standard_normal((d, d))
+    close = np.eye(d) + 1e-9 * (noise + noise.T)
+    for block in (
+        2 * np.outer(second_difference, second_difference) + spread,  # a linear start is orthogonal to it
+        2 * np.outer(second_difference, second_difference) + np.diag(np.arange(d) == 5),
+        close,
+        1e-300 * np.eye(d),
+        1e300 * np.eye(d),
+        noise @ noise.T,
+    ):
+        largest = largest_eigenvalue(block[None])
+        assert largest == pytest.approx(np.linalg.eigvalsh(block)[-1], rel=1e-12, abs=0)
+        assert largest == largest_eigenvalue(block[None])  # bit for bit
+
+
+def test_where_lanczos_fails_a_dense_solver_finds_the_eigenvalue(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise scipy.sparse.linalg.ArpackNoConvergence("no", np.empty(0), np.empty((0, 0)))
+
+    monkeypatch.setattr(scipy.sparse.linalg, "eigsh", fail)
+    assert largest_eigenvalue(np.diag(np.arange(300.0))[None]) == pytest.approx(299.0, rel=1e-12)
 
 
 def determinant(matrix: list[list[Fraction]]) -> Fraction:

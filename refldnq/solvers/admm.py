@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor
 
 from refldnq._checks import check_choice, check_finite, check_shape
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_chunks, run_kernel, worth
 from refldnq._rows import Rows, Rule, project_rows
 from refldnq._typing import Array, Float64Array, Int8Array
 from refldnq.codebook import Codebook
@@ -35,6 +34,9 @@ SMALL = 5 * 10**8
 
 NumPy and SciPy each bring a BLAS with threads of its own, which wait by spinning; taking turns they cost more
 than they save: at d = 576, m = 64 on two busy cores 100 iterations took 19 s with threads and 1 s without."""
+
+SOLVE = 300_000
+"""Rows of right sides times d² that are worth a thread (chosen here: about 20 µs)."""
 
 TIE = 1e-9
 """Objectives that decide by less than this share of them are compared as computed directly: the rounding of
@@ -101,7 +103,8 @@ def solve(
 
     Notes
     -----
-    The paper returns "Θ̂"; only G lies in Ω, so G is returned. "diag(ρ)" in (15) is ρI. Small ρ explores and
+    The paper returns "Θ̂"; only G lies in Ω, so G is returned. "diag(ρ)" in (15) is ρI. LAPACK's potrs solves
+    (15), as in `scipy.linalg.cho_solve`, on every thread for some of the right sides. Small ρ explores and
     need not converge, hence the best G is kept; ρ above :math:`\lambda_{\max}` has a proof and stays close to
     the first projection. The iterates depend on (H, ρ) through H/ρ alone. If H is 0 every G has objective 0
     and the start is returned. The trace's objectives follow the changes of the codes and have the rounding of
@@ -209,7 +212,7 @@ def trajectory(
     check_choice("codebook", codebook.kind, ("scaled", "fixed"))
     settings.rule.check(codebook, per_channel=settings.per_channel)
     run = _Run(blocks, weight, codebook, settings)
-    if not run.solve_block:
+    if run.factors is None:
         raise ValueError("`H` must not be 0.")
     for name, array in (("G0", G0), ("lam0", lam0)):
         check_shape(name, array, weight.shape)
@@ -241,6 +244,10 @@ class _Step:
     rows: Rows
     G: Float64Array
     lam: Float64Array
+    primal: float
+    """‖Θ - G‖."""
+    change: float
+    """‖G - the last G‖."""
 
 
 class _Run:
@@ -250,11 +257,15 @@ class _Run:
         self.H, self.codebook, self.settings = H, codebook, settings
         self.W = np.ascontiguousarray(W.transpose(0, 2, 1))
         self.HW = self.W @ H  # H is symmetric
+        self.grain = worth(4 * self.W.shape[2])  # a kernel reads and writes several weights
         self.notes: list[str] = []
         self.lambda_max = largest_eigenvalue(H)
         self.rho = self._rho()
         self.certified = self.rho > 0 and certified_above(H, self.rho)
-        self.solve_block = [self._factor(block) for block in H] if H.any() else []
+        self.factors: Float64Array | None = None
+        self.inverses: dict[int, Float64Array] = {}
+        if H.any():
+            self.factors, self.inverses = self._factor()
         self.error = RunningError(H, self.W, self.HW)
         self.objectives: list[float] = []
         self.settled: set[int] = set()
@@ -278,25 +289,40 @@ class _Run:
             self.notes.append("rho is 0")
         return rho
 
-    def _factor(self, block: Float64Array) -> Any:
-        matrix = block + self.rho * np.eye(len(block))
-        try:
-            factor = cho_factor(matrix, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            if self.settings.singular == "raise":
-                raise
-            self.notes.append("H + rho I is singular: least squares")
-            values, vectors = np.linalg.eigh(matrix)
-            kept = values > len(block) * 2 * UNIT * values[-1]
-            inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
-            return lambda right: right @ inverse
-        return lambda right: cho_solve(factor, right.T, overwrite_b=True, check_finite=False).T
+    def _factor(self) -> tuple[Float64Array, dict[int, Float64Array]]:
+        # Every block's Cholesky factor, column by column, and the inverses that stand in for those without.
+        factors = np.empty_like(self.H)
+        inverses: dict[int, Float64Array] = {}
+        for group, block in enumerate(self.H):
+            matrix = block + self.rho * np.eye(len(block))
+            try:
+                factors[group] = cho_factor(matrix, lower=True, check_finite=False)[0].T
+            except np.linalg.LinAlgError:
+                if self.settings.singular == "raise":
+                    raise
+                self.notes.append("H + rho I is singular: least squares")
+                values, vectors = np.linalg.eigh(matrix)
+                kept = values > len(block) * 2 * UNIT * values[-1]
+                inverses[group] = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+                factors[group] = np.eye(len(block))
+        return factors, inverses
+
+    def _rows(self, *weights: Array) -> tuple[Array, ...]:
+        return tuple(weight.reshape(-1, self.W.shape[2]) for weight in weights)
 
     def proximal(self, G: Float64Array, lam: Float64Array) -> Float64Array:
         """Θ of (13)."""
-        theta = self.HW + self.rho * (G - lam)
-        for group, solve_block in enumerate(self.solve_block):
-            theta[group] = solve_block(theta[group])  # [LDNQ] (15)
+        from refldnq._kernels import admm as kernels
+
+        theta = np.empty_like(self.W)
+        HW, g, own, x = self._rows(self.HW, G, lam, theta)
+        run_kernel(kernels.right_side, (HW, self.rho, g, own, x), len(x), grain=self.grain)
+        # [LDNQ] (15)
+        run_kernel(
+            kernels.cho_solve, (self.factors, x), len(x), blas=True, grain=-(-SOLVE // x.shape[1] ** 2)
+        )
+        for group, inverse in self.inverses.items():
+            theta[group] = theta[group] @ inverse
         return theta
 
     def project(self, V: Float64Array, rule: Rule, start: Float64Array | None) -> Rows:
@@ -333,10 +359,22 @@ class _Run:
             theta = self.proximal(G, lam)
             V = theta + lam
             rows = self.project(V, self.settings.rule, start)
-            G = self.point(rows)
-            lam = V - G  # [LDNQ] (18), λ + Θ - G
-            yield _Step(theta, V, rows, G, lam)
-            start = self.next_start(rows, mean_w)
+            step = self.dual(theta, V, rows, G)
+            yield step
+            G, lam, start = step.G, step.lam, self.next_start(rows, mean_w)
+
+    def dual(self, theta: Float64Array, V: Float64Array, rows: Rows, last: Float64Array) -> _Step:
+        """G and λ of (18) from the projection of V."""
+        from refldnq._kernels import admm as kernels
+
+        G, lam = np.empty_like(V), np.empty_like(V)
+        above, x, before, point, own = self._rows(V, theta, last, G, lam)
+        sums = np.empty((len(x), 2))
+        codes = rows.codes.reshape(x.shape)
+        arguments = (above, rows.alpha, rows.values, codes, x, before, point, own, sums)
+        run_kernel(kernels.dual, arguments, len(x), grain=self.grain)
+        primal, change = np.sqrt(sums.sum(axis=0)).tolist()
+        return _Step(theta, V, rows, G, lam, primal, change)
 
     @property
     def _scales(self) -> int:
@@ -354,15 +392,15 @@ class _Run:
         self.settled.add(0)
         self.found.append((rows.alpha, int(rows.passes.max()), 0.0, 0.0))
         best, best_iteration, rises = rows, 0, 0
-        converged = not self.solve_block
+        converged = self.factors is None
         lyapunov = Lyapunov(self.H, self.W.transpose(0, 2, 1), self.rho) if self.descends else None
         steps = self.steps(G, lam, self.next_start(rows, mean_w))
-        for k, step in enumerate(islice(steps, settings.iterations if self.solve_block else 0), 1):
+        for k, step in enumerate(islice(steps, 0 if self.factors is None else settings.iterations), 1):
             if lyapunov is not None:
                 self.levels.append(lyapunov.level(G.transpose(0, 2, 1), step.V.transpose(0, 2, 1)))
-            rows, last, G = step.rows, G, step.G
+            rows, G = step.rows, step.G
             self.objectives.append(self.error.of(rows.codes.reshape(G.shape), rows.alpha, rows.values, G))
-            primal, change = float(np.linalg.norm(step.theta - G)), float(np.linalg.norm(G - last))
+            primal, change = step.primal, step.change
             self.found.append((rows.alpha, int(rows.passes.max()), primal, self.rho * change))
             converged = max(primal, change) <= FIXED_POINT * size
             margin = settings.stop_tolerance if settings.stop == "ascend3" else 0.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from refldnq._checks import check_integer, check_number
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_kernel
 from refldnq._typing import Array, Float64Array
 from refldnq.codebook import Codebook
 from refldnq.solvers import admm_plus
@@ -184,10 +184,5 @@ def _walk(problem: Problem, point: Point, temperatures: Float64Array, rng: np.ra
     flat, HW = codes.reshape(columns, -1), problem.HW.reshape(columns, -1)
     HQ = (point.Q @ problem.H).reshape(columns, -1)
     alpha = np.ascontiguousarray(np.broadcast_to(point.alpha, columns))
-    run_chunks(
-        lambda _, a, e: kernels.anneal(
-            problem.H, HW, HQ, flat, alpha, point.values, temperatures, seeds, a, e
-        ),
-        columns,
-    )
+    run_kernel(kernels.anneal, (problem.H, HW, HQ, flat, alpha, point.values, temperatures, seeds), columns)
     return problem.refit(Point(codes, point.alpha, point.values))

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from refldnq._checks import check_choice, check_finite, check_integer, check_shape
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_kernel
 from refldnq._typing import Array, Float64Array, Int64Array
 from refldnq.codebook import Codebook
 from refldnq.solvers.base import Solution, Trace, pick_settings
@@ -248,12 +248,8 @@ def descend(
         HQ = (point.Q @ problem.H).reshape(HW.shape)
         flat = codes.reshape(HW.shape)
         alpha = np.ascontiguousarray(np.broadcast_to(point.alpha, len(HW)))
-        values = point.values
-
-        def part(_: int, first: int, last: int) -> None:
-            kernels.sweep(problem.H, HW, HQ, flat, alpha, values, order, changes, first, last)  # noqa: B023
-
-        run_chunks(part, len(HW))
+        arguments = (problem.H, HW, HQ, flat, alpha, point.values, order, changes)
+        run_kernel(kernels.sweep, arguments, len(HW))
         moved = Point(codes, point.alpha, point.values)
         if settings.refit_alpha:
             moved = problem.refit(moved)

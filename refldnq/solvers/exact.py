@@ -20,7 +20,7 @@ from itertools import pairwise
 import numpy as np
 
 from refldnq._checks import check_integer
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_kernel
 from refldnq._typing import Array, Float64Array, Int8Array
 from refldnq.codebook import Codebook
 from refldnq.hessian import UNIT, layer_error
@@ -277,21 +277,8 @@ class _Search:
             nodes = np.zeros(len(places), dtype=np.int64)
             # An even share for every column: what is found does not depend on the number of threads.
             budget = -(-(self.settings.nodes - self.spent) // len(places))
-
-            def search(
-                _: int,
-                first: int,
-                last: int,
-                R: Float64Array = R,
-                w: Float64Array = w,
-                budget: int = budget,
-                best: Float64Array = best,
-                found: Int8Array = found,
-                nodes: Array = nodes,
-            ) -> None:
-                sphere.closest(R, self.values, alpha, w, budget, best, found, nodes, first, last)
-
-            run_chunks(search, len(places))
+            arguments = (R, self.values, alpha, w, budget, best, found, nodes)
+            run_kernel(sphere.closest, arguments, len(places))
             self.spent += int(np.abs(nodes).sum())
             self.cut |= bool((nodes < 0).any()) or self.spent > self.settings.nodes
             codes[group, places] = found

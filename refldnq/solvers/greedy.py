@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from refldnq._checks import check_choice, check_integer, check_number
-from refldnq._kernels.threads import run_chunks
+from refldnq._kernels.threads import run_kernel
 from refldnq._typing import Float64Array, Int8Array, Int64Array
 from refldnq.solvers.base import Solution
 from refldnq.solvers.problem import Point, Problem
@@ -118,7 +118,7 @@ class Ordered:
         rows = self.W.reshape(-1, self.problem.d)
         found = np.take_along_axis(start.codes, self.order[:, None, :], axis=2).reshape(rows.shape)
         alpha = np.ascontiguousarray(np.broadcast_to(factor * start.alpha, len(rows)))
-        run_chunks(lambda _, a, e: kernel(matrix, rows, found, alpha, start.values, a, e), len(rows))
+        run_kernel(kernel, (matrix, rows, found, alpha, start.values), len(rows))
         codes = np.empty_like(start.codes)
         np.put_along_axis(
             codes,

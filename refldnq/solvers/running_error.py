@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from refldnq._kernels.threads import run_kernel, worth
 from refldnq._typing import Float64Array, Int8Array
 
 CANCELLED = 1e-3
@@ -61,9 +62,13 @@ class RunningError:
         G : Array, shape (g, m, d)
             The point.
         """
+        from refldnq._kernels import products
+
         self._follow(codes, values)
-        scale = alpha.reshape(-1, 1, 1) if alpha.size == 1 else alpha.reshape(*G.shape[:2], 1)
-        error = 0.5 * float(np.vdot(G - self.W, scale * self._HQ - self.HW))  # [LDNQ] (10)
+        own, w, HQ, HW = (a.reshape(-1, a.shape[2]) for a in (G, self.W, self._HQ, self.HW))
+        sums = np.empty(len(own))
+        run_kernel(products.errors, (own, w, alpha, HQ, HW, sums), len(own), grain=worth(4 * own.shape[1]))
+        error = 0.5 * float(sums.sum())  # [LDNQ] (10)
         return error if error > self._cancelled else self.direct(G)
 
     def _follow(self, codes: Int8Array, values: Float64Array) -> None:
@@ -71,7 +76,7 @@ class RunningError:
 
         changes = codes.size
         if np.array_equal(values, self._values):
-            changes = int(np.count_nonzero(codes != self._codes))
+            changes = int(products.count_changes(codes.reshape(-1), self._codes.reshape(-1)))
         self._changes += changes
         # Rounding errors add up with the changes: a new product when as many changed as there are codes.
         if changes <= FEW * codes.size and self._changes <= codes.size:
