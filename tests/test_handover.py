@@ -1,4 +1,4 @@
-"""Kernels on compiled threads: every part once, errors, sleep, several callers, busy cores, forks, an end."""
+"""Kernels on compiled threads: every part once, errors, sleep, signals, several callers, busy cores."""
 
 from __future__ import annotations
 
@@ -300,33 +300,6 @@ def test_busy_cores() -> None:
             process.wait()
 
 
-PROGRAM = """
-import os, sys, threading
-import numpy as np
-from numba import njit
-from refldnq._kernels import threads
-
-@njit(nogil=True)
-def fill(y, start, stop):
-    y[start:stop] = 1
-
-def call():
-    y = np.zeros(8)
-    threads.run_kernel(fill, (y,), 8)
-    return y.sum()
-
-assert call() == 8
-child = os.fork()
-if not child:
-    code = 0 if call() == 8 else 1
-    sys.exit(code)  # with all that is done at the end of a program
-_, status = os.waitpid(child, 0)
-assert os.waitstatus_to_exitcode(status) == 0
-helpers = [thread for thread in threading.enumerate() if thread.daemon]
-print(call(), len(helpers))
-"""
-
-
 def program(text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", text],
@@ -335,11 +308,6 @@ def program(text: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
     )
-
-
-def test_a_forked_child_has_helpers_of_its_own_and_both_end() -> None:
-    ran = program(PROGRAM)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "8.0 1\n", "")
 
 
 STRESS = """

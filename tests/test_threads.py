@@ -85,13 +85,22 @@ def test_several_callers_at_once() -> None:
 PROGRAM = """
 import os, sys
 import numpy as np
+from numba import njit
 from refldnq._kernels import threads
+
+@njit(nogil=True)
+def fill(y, start, stop):
+    y[start:stop] = 1
+
+def by_chunks(y):
+    threads.run_chunks(lambda part, start, stop: fill(y, start, stop), 8)
+
+def by_kernel(y):
+    threads.run_kernel(fill, (y,), 8)
 
 def call():
     y = np.zeros(8)
-    def kernel(part, start, stop):
-        y[start:stop] = 1
-    assert threads.run_chunks(kernel, 8) == 2
+    {way}(y)
     return y.sum()
 
 assert call() == 8
@@ -106,10 +115,11 @@ print(call())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_has_threads_of_its_own_and_both_end() -> None:
+@pytest.mark.parametrize("way", ["by_chunks", "by_kernel"])
+def test_a_forked_child_has_threads_of_its_own_and_both_end(way: str) -> None:
     environment = {**os.environ, "REFLDNQ_NUM_THREADS": "2"}
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        [sys.executable, "-W", "ignore", "-c", PROGRAM.format(way=way)],
         env=environment,
         capture_output=True,
         text=True,

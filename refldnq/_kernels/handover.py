@@ -207,15 +207,15 @@ def _leave(core):  # type: ignore[no-untyped-def]
     # Move this thread to another core, if it may run on one.
     cores = np.zeros(CORES // 64, np.uint64)
     _move(core, cores)
-    return cores
+    return cores  # which keeps them alive until here
 
 
 @njit(nogil=True)
 def _sleep(board, semaphore):  # type: ignore[no-untyped-def]
     add(board, SLEEPERS, 1)
     if load(board, TICKET) & LEFT != 0:
-        # An order came. A sleeper whom no caller has counted out withdraws: as many as are counted may. If
-        # none is left, a caller has counted out all of them and posts, and the post must be used up.
+        # An order came: this helper withdraws, if one is left that no caller has counted out. Else callers
+        # post for all of them, and the post must be used up.
         sleepers = load(board, SLEEPERS)
         while sleepers > 0:
             if exchange(board, SLEEPERS, sleepers, sleepers - 1):
