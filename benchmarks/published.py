@@ -34,6 +34,8 @@ OUTER = (
     "hessian_versions",
     "cascades",
     "final_epochs",
+    "code_epochs",
+    "code_rate",
     "reestimate",
 )
 """Fields of Algorithm 1's settings that experiments change, beside those of its weights update."""

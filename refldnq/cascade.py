@@ -19,7 +19,7 @@ from refldnq.hessian import accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
 from refldnq.network import INPUT, Live, Network
 from refldnq.open_drift import open_drift_problem
-from refldnq.update import Copy
+from refldnq.update import Copy, intermediate_places
 from refldnq.versions import Versions
 
 
@@ -191,7 +191,7 @@ class Copies(Sequence[Copy]):
     @property
     def plain(self) -> Copy:
         """The images as they are, which are at the cut already."""
-        return Copy(self.cascade.plain, self.versions.target(0), self.versions.features(0))
+        return self._copy(self.cascade.plain, 0)
 
     @overload
     def __getitem__(self, index: int) -> Copy: ...
@@ -208,8 +208,14 @@ class Copies(Sequence[Copy]):
         live = cascade.plain  # version 0 is at the cut already
         if number:
             live = advance(self.student, {INPUT: self.versions.images(number)}, 0, cascade.cut, cascade.size)
-        self.kept[index] = Copy(live, self.versions.target(number), self.versions.features(number))
+        self.kept[index] = self._copy(live, number)
         return self.kept[index]
+
+    def _copy(self, live: Live, number: int) -> Copy:
+        places = intermediate_places(self.student, 0, self.versions.settings)
+        features = zip(places, self.versions.features(number), strict=True)
+        behind = tuple(own for (stop, _), own in features if stop > self.cascade.cut)
+        return Copy(live, self.versions.target(number), behind)
 
 
 def ratio(error: float, reference: float) -> float:

@@ -54,6 +54,8 @@ def free_arrays(
 class Scales(Moving):
     """Quantized layers move by a factor of their scale; everything else as in `moving_arrays`.
 
+    A subclass adds to `own`, the keys of what moves of a quantized layer and is no array of the network.
+
     Parameters
     ----------
     network : Network
@@ -64,7 +66,28 @@ class Scales(Moving):
         Quantized layers whose scale does not move either: those of a fixed set.
     settings : UpdateSettings
         Which kinds of arrays move.
+
+    Examples
+    --------
+    The scale of a layer is found again from the outputs:
+
+    >>> from refldnq.layers import Linear
+    >>> from refldnq.network import Node
+    >>> code = QuantizedWeight(
+    ...     codes=np.array([[[0], [2]]], np.int8), alpha=np.array(0.5), values=np.array([-1.0, 0.0, 1.0])
+    ... )
+    >>> nodes = (Node("fc", Linear(2, 1, bias=False), ("input",)),)
+    >>> network = Network(nodes, {"fc": {"weight": code.weight()[0].T}}, (2,))
+    >>> x = np.random.default_rng(0).standard_normal((64, 2))
+    >>> copy = Copy({"input": x}, 2.0 * network.forward(x))
+    >>> settings = UpdateSettings(epochs=200, batch_size=64, learning_rate=0.05)
+    >>> scales = Scales(network, {"fc": code}, (), settings)
+    >>> _, new = scales.update([copy], settings, np.random.default_rng(1))
+    >>> round(float(new["fc"].alpha), 3)
+    1.0
     """
+
+    own: tuple[str, ...] = (FACTOR,)
 
     def __init__(
         self,
@@ -81,95 +104,68 @@ class Scales(Moving):
                 arrays.setdefault(name, {})[FACTOR] = start
         super().__init__(arrays)
 
-    def code(self, name: str, factor: Array) -> QuantizedWeight:
-        """The codes of a layer with its scale times e^factor."""
+    def code(self, name: str, own: Mapping[str, Array]) -> QuantizedWeight:
+        """What a quantized layer's moving arrays stand for."""
         old = self.quantized[name]
-        scale: Float64Array = np.exp(factor.astype(np.float64)).reshape(old.alpha.shape)
+        if FACTOR not in own:
+            return old
+        scale: Float64Array = np.exp(own[FACTOR].astype(np.float64)).reshape(old.alpha.shape)
         return replace(old, alpha=np.asarray(old.alpha * scale))
 
     def place(self, arrays: Tree) -> NetworkParams:
         """The network's arrays."""
         placed: dict[str, dict[str, Array]] = {}
         for name, own in arrays.items():
-            placed[name] = {key: array for key, array in own.items() if key != FACTOR}
-            if FACTOR in own:
-                placed[name] |= self.code(name, own[FACTOR]).arrays(self.network[name], self.network.dtype)
+            placed[name] = {key: array for key, array in own.items() if key not in self.own}
+            if len(placed[name]) < len(own):
+                placed[name] |= self.code(name, own).arrays(self.network[name], self.network.dtype)
         return placed
 
     def pull(self, arrays: Tree, gradients: NetworkParams) -> Tree:
         r"""The gradients; as :math:`G = \alpha e^s Q`, that of s is :math:`\sum G\,\partial L/\partial G`."""
         pulled: dict[str, dict[str, Array]] = {}
         for name, own in arrays.items():
-            pulled[name] = {key: gradients[name][key] for key in own if key != FACTOR}
-            if FACTOR in own:
-                code, layer = self.code(name, own[FACTOR]), self.network[name].layer
+            pulled[name] = {key: gradients[name][key] for key in own if key not in self.own}
+            if len(pulled[name]) < len(own):
+                code, layer = self.code(name, own), self.network[name].layer
                 assert isinstance(layer, LinearMap)
-                product = layer.pack(gradients[name], bias=code.bias) * code.weight()
-                total = product.sum(axis=1) if code.alpha.ndim else product.sum()
-                pulled[name][FACTOR] = np.asarray(total, dtype=self.network.dtype).reshape(-1)
+                inner = self.inner(own, layer.pack(gradients[name], bias=code.bias), code)
+                pulled[name] |= {key: inner[key].astype(self.network.dtype) for key in self.own if key in own}
         return pulled
 
+    def inner(self, own: Mapping[str, Array], dG: Array, code: QuantizedWeight) -> dict[str, Array]:
+        """The gradients of what moves of a quantized layer, from that of its packed weight."""
+        product = dG * code.weight()
+        total = product.sum(axis=1) if code.alpha.ndim else product.sum()
+        return {FACTOR: np.asarray(total).reshape(-1)}
 
-def last_update(
-    network: Network,
-    quantized: Mapping[str, QuantizedWeight],
-    fixed: Sequence[str],
-    copies: Sequence[Copy],
-    settings: UpdateSettings,
-    rng: np.random.Generator,
-    *,
-    plain: Copy | None = None,
-) -> tuple[UpdateResult, dict[str, QuantizedWeight]]:
-    """Move what is not quantized, and the scales.
+    def update(
+        self,
+        copies: Sequence[Copy],
+        settings: UpdateSettings,
+        rng: np.random.Generator,
+        *,
+        plain: Copy | None = None,
+    ) -> tuple[UpdateResult, dict[str, QuantizedWeight]]:
+        """Step 4 with this moving, from the input on.
 
-    Parameters
-    ----------
-    network : Network
-        All of its chosen layers quantized.
-    quantized : mapping of str to QuantizedWeight
-        Their codes.
-    fixed : sequence of str
-        Layers whose scale stays: those of a fixed set.
-    copies : sequence of Copy
-        Versions of the images at the input.
-    settings : UpdateSettings
-        Of the update.
-    rng : numpy.random.Generator
-        Orders the images.
-    plain : Copy, optional
-        As `refldnq.update.update` has it.
+        Parameters
+        ----------
+        copies : sequence of Copy
+            Versions of the images at the input.
+        settings : UpdateSettings
+            Of the update.
+        rng : numpy.random.Generator
+            Orders the images.
+        plain : Copy, optional
+            As `refldnq.update.update` has it.
 
-    Returns
-    -------
-    result : UpdateResult
-        The network and the losses.
-    quantized : dict of str to QuantizedWeight
-        The same codes with the new scales; they give the new network's weights bit for bit.
-
-    Examples
-    --------
-    The scale of a layer is found again from the outputs:
-
-    >>> from refldnq.layers import Linear
-    >>> from refldnq.network import Node
-    >>> code = QuantizedWeight(
-    ...     codes=np.array([[[0], [2]]], np.int8), alpha=np.array(0.5), values=np.array([-1.0, 0.0, 1.0])
-    ... )
-    >>> nodes = (Node("fc", Linear(2, 1, bias=False), ("input",)),)
-    >>> network = Network(nodes, {"fc": {"weight": code.weight()[0].T}}, (2,))
-    >>> x = np.random.default_rng(0).standard_normal((64, 2))
-    >>> copy = Copy({"input": x}, 2.0 * network.forward(x))
-    >>> settings = UpdateSettings(epochs=200, batch_size=64, learning_rate=0.05)
-    >>> _, new = last_update(network, {"fc": code}, (), [copy], settings, np.random.default_rng(1))
-    >>> round(float(new["fc"].alpha), 3)
-    1.0
-    """
-    scales = Scales(network, quantized, fixed, settings)
-    result = update(network, 0, copies, settings, rng, moving=scales, plain=plain)
-    codes = {
-        name: scales.code(name, result.arrays[name][FACTOR])
-        if FACTOR in result.arrays.get(name, {})
-        else code
-        for name, code in quantized.items()
-    }
-    return result, codes
+        Returns
+        -------
+        result : UpdateResult
+            The network and the losses.
+        quantized : dict of str to QuantizedWeight
+            What the quantized layers are then; they give the new network's weights bit for bit.
+        """
+        result = update(self.network, 0, copies, settings, rng, moving=self, plain=plain)
+        return result, {name: self.code(name, result.arrays.get(name, {})) for name in self.quantized}

@@ -8,9 +8,10 @@ problem (10) (step 3), the weights update of the rest (step 4). This module is t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from refldnq.cascade import Cascade, Copies, HeldOut, ratio
 from refldnq.codebook import Codebook, powers_of_two
 from refldnq.data.augment import augment
 from refldnq.drift import DriftProblem
-from refldnq.final import free_arrays, last_update
+from refldnq.final import Scales, free_arrays
 from refldnq.follower import follower, normalization, relu_behind, take_over
 from refldnq.hessian import Hessian, accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
@@ -34,9 +35,16 @@ from refldnq.released import HESSIAN_IMAGES, ReleasedUpdate, released_hessian, r
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.base import WEIGHTED, Solution, default_settings, get_solver
 from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
+from refldnq.straight import Codes
 from refldnq.train import check_batches
 from refldnq.update import Moving, UpdateResult, UpdateSettings, left_out, moving_arrays, update
 from refldnq.versions import Versions
+
+CODE_MIX = 0.5
+"""`UpdateSettings.mix` while codes move (chosen here; without mixtures they fit the 500 images alone)."""
+
+CODE_INTERMEDIATE = 0.015
+"""`UpdateSettings.intermediate` at every block while codes move (chosen here)."""
 
 CHANNEL_HESSIANS = 1 << 27
 """Most entries of the Hessians of a layer's channels, 1 GiB (chosen here: solvers keep several such arrays;
@@ -106,6 +114,12 @@ class LdnqSettings:
         Epochs of a last update, when all layers are quantized, of the scales and of what the settings of
         `update` move and is not quantized: batch normalization and, but for ``weights=False``, biases and
         other layers (module `final`). 0, as in the paper, leaves it out.
+    code_epochs : int, optional
+        Epochs in which, before that last update, all codes move too, by straight-through steps (module
+        `straight`), on versions of the images that are also mixed, with `CODE_INTERMEDIATE`. 0, as in the
+        paper, leaves it out.
+    code_rate : float, optional
+        How far a step of those moves an entry on the line of its levels, in units of the scale.
     batch_size : int, optional
         Images at a time where no gradient is needed; it bounds memory and changes no result beyond rounding.
     profile : {'paper', 'released-2019'}, optional
@@ -140,6 +154,8 @@ class LdnqSettings:
     reestimate: str = "none"
     cascades: int = 1
     final_epochs: int = 0
+    code_epochs: int = field(default=0, metadata={"later": True})
+    code_rate: float = field(default=0.005, metadata={"later": True})
     batch_size: int = 100
     profile: Literal["paper", "released-2019"] = "paper"
     released: ReleasedUpdate = field(default_factory=ReleasedUpdate)
@@ -192,15 +208,20 @@ class LdnqSettings:
         check_integer("batch_size", self.batch_size, at_least=1)
         if check_integer("cascades", self.cascades, at_least=1) > 1 and self.profile == "released-2019":
             raise ValueError(f"`cascades` must be 1 in the profile released-2019, got {self.cascades}.")
-        if check_integer("final_epochs", self.final_epochs, at_least=0) and (
-            self.update is None or self.profile == "released-2019"
-        ):
-            raise ValueError(
-                "`final_epochs` must be 0 without an update and in the profile released-2019, got "
-                f"{self.final_epochs}."
-            )
+        for name in ("final_epochs", "code_epochs"):
+            epochs = check_integer(name, getattr(self, name), at_least=0)
+            if epochs and (self.update is None or self.profile == "released-2019"):
+                raise ValueError(
+                    f"`{name}` must be 0 without an update and in the profile released-2019, got {epochs}."
+                )
+        check_number("code_rate", self.code_rate, above=0)
         if self.hessian_images is not None:
             check_integer("hessian_images", self.hessian_images, at_least=1)
+
+    @property
+    def ends_later(self) -> bool:
+        """Whether something follows the last layer."""
+        return self.final_epochs > 0 or self.code_epochs > 0 or self.reestimate == "end"
 
     @property
     def resolved(self) -> Any:
@@ -257,9 +278,10 @@ class LdnqSettings:
             size = min(self.released.batch_size, count)
             check_batches(network, 0, size, size)
         elif how.statistics == "batch":
-            cut = 0 if self.final_epochs else network.position(self.chosen(network)[0]) + 1
+            last = self.final_epochs or self.code_epochs
+            cut = 0 if last else network.position(self.chosen(network)[0]) + 1
             learnt = count - left_out(count, how.validation).size
-            if self.final_epochs or moving_arrays(network, cut, how):
+            if last or moving_arrays(network, cut, how):
                 check_batches(network, cut, learnt, how.batch_size)
 
 
@@ -279,7 +301,7 @@ class LayerReport:
     alpha : float or tuple of float
         The scale, or one a channel; after the last update, if there is one, while the errors are from before.
     zero_fraction : float
-        Share of weights that are 0.
+        Share of weights that are 0; after the last updates.
     error : float
         E^l of (8): with the quantized prefix's inputs, against the updated weights.
     relative_error : float
@@ -481,8 +503,7 @@ def ldnq(
         state = _quantize_layer(
             state, steps[index], cascade, watched, versions, settings, streams[index], certificates
         )
-        more = settings.final_epochs > 0 or settings.reestimate == "end"
-        state = replace(state, pending=more and index == len(steps) - 1)
+        state = replace(state, pending=settings.ends_later and index == len(steps) - 1)
         if on_layer is not None:
             on_layer(state)
     if state.pending:
@@ -526,33 +547,59 @@ def _last_cascade(reports: tuple[LayerReport, ...], count: int) -> tuple[LayerRe
     )
 
 
+def _last_updates(
+    settings: LdnqSettings, images: Array, rng: np.random.Generator
+) -> Iterator[tuple[UpdateSettings, Callable[..., Scales], np.random.Generator]]:
+    """How the last updates go, what moves in them, and their streams of random numbers."""
+    how = settings.update
+    if settings.code_epochs and how is not None:
+        stream, rng = rng.spawn(2)
+        pool = settings.code_epochs if images.ndim == 4 else 1  # a version is seen once
+        own = replace(
+            how,
+            epochs=settings.code_epochs,
+            copies=pool,
+            pool=pool,
+            mix=CODE_MIX if images.ndim == 4 and not how.validation else 0.0,
+            intermediate=CODE_INTERMEDIATE,
+            features="blocks",
+        )
+        yield own, partial(Codes, rate=settings.code_rate), stream
+    if settings.final_epochs and how is not None:
+        copies = min(settings.final_epochs, how.pool)
+        yield replace(how, epochs=settings.final_epochs, copies=copies), Scales, rng
+
+
 def _finish(state: Progress, cascade: Cascade, settings: LdnqSettings, rng: np.random.Generator) -> Progress:
     """What follows the last layer: the last update, the new statistics; its report tells the new output."""
     began, teacher, images = time.perf_counter(), cascade.teacher, cascade.images
-    reports, epochs = list(state.reports), settings.final_epochs
-    if epochs and settings.update is not None:
-        how = replace(settings.update, epochs=epochs, copies=min(epochs, settings.update.pool))
-        versions = Versions(teacher, images, how, 1, rng, settings.batch_size)
-        fixed = [
-            name for name in state.quantized if settings.levels.get(name, settings.codebook).kind == "fixed"
-        ]
+    reports = list(state.reports)
+    fixed = [name for name in state.quantized if settings.levels.get(name, settings.codebook).kind == "fixed"]
+    for how, kind, stream in _last_updates(settings, images, rng):
+        versions = Versions(teacher, images, how, 1, stream, settings.batch_size)
         cascade.restart()
-        copies = Copies(cascade, state.network, versions, 0, epochs)
+        copies = Copies(cascade, state.network, versions, 0, how.epochs)
         plain = copies.plain if how.validation else None
-        result, codes = last_update(state.network, state.quantized, fixed, copies, how, rng, plain=plain)
+        moving = kind(state.network, state.quantized, fixed, how)
+        result, codes = moving.update(copies, how, stream, plain=plain)
         del copies, plain  # and with them a version's activations
         state = replace(state, network=result.network, quantized=codes)
-        reports = [replace(report, alpha=_plain_alpha(codes[report.name].alpha)) for report in reports]
+        reports = [_with_code(report, codes[report.name]) for report in reports]
         passes = reports[-1].update_images + result.images
         loss = result.losses[-1] if result.losses else reports[-1].update_loss
         reports[-1] = replace(reports[-1], update_loss=loss, update_images=passes)
     if settings.reestimate == "end":
         state = replace(state, network=reestimate_statistics(state.network, images, settings.batch_size))
-    if epochs or settings.reestimate == "end":
+    if settings.ends_later:
         output = state.network.forward(images, batch_size=settings.batch_size)
         seconds = reports[-1].seconds + time.perf_counter() - began
         reports[-1] = _with_output(replace(reports[-1], seconds=seconds), output, cascade)
     return replace(state, reports=tuple(reports))
+
+
+def _with_code(report: LayerReport, code: QuantizedWeight) -> LayerReport:
+    zeros = float(np.mean(code.weight() == 0))
+    return replace(report, alpha=_plain_alpha(code.alpha), zero_fraction=zeros)
 
 
 def _plain_alpha(alpha: Float64Array) -> float | tuple[float, ...]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,8 +19,10 @@ import numpy as np
 from refldnq._checks import check_choice, check_integer, check_number
 from refldnq._typing import Array, Int64Array, NetworkParams
 from refldnq.data.sampling import shuffled_batches
+from refldnq.layers.base import Mode
+from refldnq.layers.relu import ReLU
 from refldnq.loss import distillation, output_error
-from refldnq.network import Live, Network
+from refldnq.network import Live, Network, Run
 from refldnq.optim import Tree, learning_rate, optimizer_from
 
 
@@ -38,8 +42,11 @@ class UpdateSettings:
     temperature : float, optional
         See `loss`.
     intermediate : float, optional
-        How much the error of the last weighted layer's input counts beside `loss`, in units that make the two
-        references' mean squared norms equal; 0, as in the paper, leaves it out.
+        How much the error of intermediate outputs counts beside `loss`, each in units that make its
+        reference's mean squared norm that of the final output's; 0, as in the paper, leaves it out.
+    features : {'last', 'blocks'}, optional
+        Which outputs `intermediate` means: the last weighted layer's input, or those of all ReLUs that
+        nothing passes by, in a residual network its blocks' outputs.
     optimizer : {'adam', 'sgd'}, optional
         The rule.
     learning_rate : float, optional
@@ -97,6 +104,7 @@ class UpdateSettings:
     loss: Literal["output", "distillation"] = "output"
     temperature: float = 4.0
     intermediate: float = 0.0
+    features: Literal["last", "blocks"] = field(default="last", metadata={"later": True})
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -120,6 +128,7 @@ class UpdateSettings:
         check_choice("loss", self.loss, ("output", "distillation"))
         object.__setattr__(self, "temperature", check_number("temperature", self.temperature, above=0))
         object.__setattr__(self, "intermediate", check_number("intermediate", self.intermediate, at_least=0))
+        check_choice("features", self.features, ("last", "blocks"))
         check_choice("optimizer", self.optimizer, ("adam", "sgd"))
         object.__setattr__(self, "learning_rate", check_number("learning_rate", self.learning_rate, above=0))
         check_choice("schedule", self.schedule, ("cosine", "constant"))
@@ -179,13 +188,54 @@ class Copy:
         First axis: images.
     target : Array, shape (n, k)
         What the teacher says of the same version.
-    features : Array, shape (n, ...), or None
-        The input of the teacher's last weighted layer; None if `UpdateSettings.intermediate` is 0.
+    features : tuple of Array, shapes (n, ...)
+        The teacher's outputs at the places of `intermediate_places`, from the cut on.
     """
 
     live: Live
     target: Array
-    features: Array | None = None
+    features: tuple[Array, ...] = ()
+
+
+def intermediate_places(network: Network, cut: int, settings: UpdateSettings) -> tuple[tuple[int, str], ...]:
+    """Which outputs behind a cut are compared beside the final one.
+
+    Parameters
+    ----------
+    network : Network
+        The teacher or the student.
+    cut : int
+        Position of the first layer that may move.
+    settings : UpdateSettings
+        `intermediate` and `features`.
+
+    Returns
+    -------
+    tuple of (int, str)
+        Positions behind the cut, ascending, and the name of an output that is alive there.
+
+    Examples
+    --------
+    >>> from refldnq.layers import Linear, ReLU
+    >>> from refldnq.network import Node
+    >>> nodes = (
+    ...     Node("a", Linear(1, 1, bias=False), ("input",)),
+    ...     Node("relu", ReLU(), ("a",)),
+    ...     Node("b", Linear(1, 1, bias=False), ("relu",)),
+    ... )
+    >>> network = Network(nodes, {"a": {"weight": np.ones((1, 1))}, "b": {"weight": np.ones((1, 1))}}, (1,))
+    >>> intermediate_places(network, 0, UpdateSettings(intermediate=1.0))
+    ((2, 'relu'),)
+    """
+    if not settings.intermediate:
+        return ()
+    if settings.features == "last":
+        head = network.weighted[-1]
+        places = [(network.position(head), network[head].inputs[0])]
+    else:
+        behind = [(i + 1, node) for i, node in enumerate(network.nodes[:-1]) if isinstance(node.layer, ReLU)]
+        places = [(stop, node.name) for stop, node in behind if network.alive(stop) == (node.name,)]
+    return tuple(place for place in places if place[0] > cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,9 +465,8 @@ def left_out(count: int, share: float) -> Int64Array:
 
 
 def _part(copy: Copy, places: Int64Array) -> Copy:
-    features = None if copy.features is None else copy.features[places]
     live = {name: np.ascontiguousarray(values[places]) for name, values in copy.live.items()}
-    return Copy(live, copy.target[places], features)
+    return Copy(live, copy.target[places], tuple(own[places] for own in copy.features))
 
 
 class _Task:
@@ -425,31 +474,38 @@ class _Task:
 
     def __init__(self, network: Network, cut: int, first: Copy, settings: UpdateSettings) -> None:
         self.network, self.cut, self.settings = network, cut, settings
-        self.mode: Literal["train", "eval"] = "train" if settings.statistics == "batch" else "eval"
-        self.last, self.end = network.nodes[-1].name, len(network.nodes)
-        self.middle, self.features, self.weight = cut, "", 0.0
-        head = network.weighted[-1]
-        if settings.intermediate and cut < network.position(head):
-            if first.features is None:
-                raise ValueError("`copies` must hold features if `intermediate` is not 0, got none.")
-            self.middle, self.features = network.position(head), network[head].inputs[0]
-            size = float(np.vdot(first.features, first.features))
-            self.weight = (
-                settings.intermediate * float(np.vdot(first.target, first.target)) / max(size, 1e-30)
+        self.mode: Mode = "train" if settings.statistics == "batch" else "eval"
+        self.last = network.nodes[-1].name
+        self.places = intermediate_places(network, cut, settings)
+        if len(first.features) != len(self.places):
+            raise ValueError(
+                f"`copies` must hold features at {len(self.places)} places if `intermediate` is "
+                f"{settings.intermediate}, got {len(first.features)}."
             )
+        whole = settings.intermediate * float(np.vdot(first.target, first.target))
+        self.weights = [whole / max(float(np.vdot(own, own)), 1e-30) for own in first.features]
+
+    def _runs(self, live: Live, params: NetworkParams, mode: Mode) -> list[Run]:
+        # From the cut to the first place, from there to the next, ..., to the end.
+        runs: list[Run] = []
+        stops = [self.cut, *(stop for stop, _ in self.places), len(self.network.nodes)]
+        for start, stop in pairwise(stops):
+            runs.append(self.network.record(live, start, stop, mode=mode, params=params))
+            live = runs[-1].live
+        return runs
 
     def loss(self, copy: Copy, params: NetworkParams) -> float:
         """The loss of a copy in eval mode, as many images at a time as a step takes."""
-        network, size, total = self.network, self.settings.batch_size, 0.0
+        size, total = self.settings.batch_size, 0.0
         count = copy.target.shape[0]
         for places in np.split(np.arange(count), range(size, count, size)):
             part = _part(copy, places)
-            body = network.record(part.live, self.cut, self.middle, params=params)
-            head = network.record(body.live, self.middle, self.end, params=params)
+            *body, head = self._runs(part.live, params, "eval")
             loss, _ = _loss(head.live[self.last], part.target, self.settings)
-            if self.middle > self.cut:
-                assert part.features is not None
-                loss += self.weight * output_error(body.live[self.features], part.features)[0]
+            for run, (_, name), weight, wanted in zip(
+                body, self.places, self.weights, part.features, strict=True
+            ):
+                loss += weight * output_error(run.live[name], wanted)[0]
             total += loss * part.target.shape[0]
         return float(total / count)
 
@@ -457,22 +513,21 @@ class _Task:
         self, copy: Copy, batch: Array, params: NetworkParams, moving: Tree
     ) -> tuple[float, dict[str, dict[str, Array]], NetworkParams]:
         """The loss, its gradient by layer and name, and the statistics that train mode has moved."""
-        network, live = self.network, copy.live
-        live = {name: np.ascontiguousarray(values[batch]) for name, values in live.items()}
-        body = network.record(live, self.cut, self.middle, mode=self.mode, params=params)
-        head = network.record(body.live, self.middle, self.end, mode=self.mode, params=params)
-        loss, dy = _loss(head.live[self.last], copy.target[batch], self.settings)  # Algorithm 1, step 4
-        below = self.middle > self.cut
-        dmiddle, gradients = network.backward(
-            head, {self.last: dy}, moving=moving, wrt_inputs=below, params=params
-        )
-        if below:
-            assert copy.features is not None
-            extra, dh = output_error(body.live[self.features], copy.features[batch])
-            loss += self.weight * extra
-            dmiddle[self.features] = dmiddle[self.features] + dh * dh.dtype.type(self.weight)
-            gradients |= network.backward(body, dmiddle, moving=moving, params=params)[1]
-        return loss, gradients, _merge(body.statistics, head.statistics)
+        part = _part(copy, batch)
+        *body, head = self._runs(part.live, params, self.mode)
+        loss, dy = _loss(head.live[self.last], part.target, self.settings)  # Algorithm 1, step 4
+        backward = partial(self.network.backward, moving=moving, params=params)
+        dlive, gradients = backward(head, {self.last: dy}, wrt_inputs=bool(body))
+        statistics = head.statistics
+        for i in reversed(range(len(body))):
+            run, name = body[i], self.places[i][1]
+            extra, dh = output_error(run.live[name], part.features[i])
+            loss += self.weights[i] * extra
+            dlive[name] = dlive[name] + dh * dh.dtype.type(self.weights[i])
+            dlive, own = backward(run, dlive, wrt_inputs=i > 0)
+            gradients |= own
+            statistics = _merge(run.statistics, statistics)
+        return loss, gradients, statistics
 
 
 def _loss(y: Array, target: Array, settings: UpdateSettings) -> tuple[float, Array]:

@@ -11,8 +11,8 @@ import numpy as np
 from refldnq._typing import Array
 from refldnq.batches import advance
 from refldnq.data.augment import augment, mix
-from refldnq.network import INPUT, Network
-from refldnq.update import UpdateSettings
+from refldnq.network import INPUT, Live, Network
+from refldnq.update import UpdateSettings, intermediate_places
 
 
 class Versions:
@@ -65,14 +65,15 @@ class Versions:
                 f"`pool` must be 1 for inputs that are not images (n, c, h, w), got {settings.pool} "
                 f"for shape {images.shape}."
             )
-        self._teacher, self._images, self._settings, self._size = teacher, images, settings, batch_size
+        self._teacher, self._images, self.settings, self._size = teacher, images, settings, batch_size
         self._seeds = [int(seed) for seed in rng.integers(0, 2**63, settings.pool)]
         self._per_step = min(settings.copies, settings.epochs)  # an epoch uses one version
         # What is left of a round after its last whole step is not used: a step never sees a version twice.
         whole = settings.pool // self._per_step * self._per_step
         rounds = -(-steps * self._per_step // whole)
         self._order = np.concatenate([rng.permutation(settings.pool)[:whole] for _ in range(rounds)])
-        self._answers: dict[int, tuple[Array, Array | None]] = {}
+        self._targets: dict[int, Array] = {}
+        self._features: dict[int, tuple[Array, ...]] = {}
 
     def of_step(self, step: int) -> tuple[int, ...]:
         """Numbers of the versions that step `step`, from 0, uses: no version twice."""
@@ -84,23 +85,31 @@ class Versions:
         if number == 0:
             return self._images
         rng = np.random.default_rng(self._seeds[number])
-        changed = augment(self._images, rng, crop=self._settings.crop, flip=self._settings.flip)
-        return mix(changed, rng, share=self._settings.mix) if self._settings.mix else changed
+        changed = augment(self._images, rng, crop=self.settings.crop, flip=self.settings.flip)
+        return mix(changed, rng, share=self.settings.mix) if self.settings.mix else changed
 
     def target(self, number: int) -> Array:
         """The teacher's final output for a version, (n, k)."""
-        return self._answer(number)[0]
+        if number not in self._targets:
+            self._answer(number)
+        return self._targets[number]
 
-    def features(self, number: int) -> Array | None:
-        """The input of the teacher's last weighted layer, (n, ...); None if the settings do not need it."""
-        return self._answer(number)[1]
+    def features(self, number: int) -> tuple[Array, ...]:
+        """The teacher's outputs at the places of `intermediate_places`, (n, ...) each."""
+        if number not in self._features:
+            self._answer(number)
+        return self._features[number]
 
-    def _answer(self, number: int) -> tuple[Array, Array | None]:
-        if number not in self._answers:
-            teacher, images = self._teacher, self.images(number)
-            middle = teacher.position(teacher.weighted[-1]) if self._settings.intermediate else 0
-            live = advance(teacher, {INPUT: images}, 0, middle, self._size)
-            features = live[teacher.nodes[middle].inputs[0]] if self._settings.intermediate else None
-            end = advance(teacher, live, middle, len(teacher.nodes), self._size)
-            self._answers[number] = end[teacher.nodes[-1].name], features
-        return self._answers[number]
+    def _answer(self, number: int) -> None:
+        teacher = self._teacher
+        live: Live = {INPUT: self.images(number)}
+        start, features = 0, []
+        for stop, name in intermediate_places(teacher, 0, self.settings):
+            live = advance(teacher, live, start, stop, self._size)
+            start = stop
+            features.append(live[name])
+        if self.settings.features == "blocks":  # they are many times larger than the images
+            self._features.clear()
+        self._features[number] = tuple(features)
+        end = advance(teacher, live, start, len(teacher.nodes), self._size)
+        self._targets[number] = end[teacher.nodes[-1].name]

@@ -11,7 +11,7 @@ from test_ldnq import SETTINGS, UPDATE, residual_network, run, same
 
 from refldnq._typing import Array
 from refldnq.codebook import fixed
-from refldnq.final import FACTOR, Scales, last_update
+from refldnq.final import FACTOR, Scales
 from refldnq.layers import Flatten, Linear
 from refldnq.ldnq import LdnqSettings, Progress
 from refldnq.loss import output_error
@@ -61,7 +61,8 @@ def scale_gradient_error(state: Progress, images: Array) -> float:
     """Largest relative difference of the step's gradient of log alpha and a central difference."""
     target = residual_network().forward(images)
     copy = Copy({"input": images}, target)
-    _, codes = last_update(state.network, state.quantized, (), [copy], STEP, np.random.default_rng(0))
+    scales = Scales(state.network, state.quantized, (), STEP)
+    _, codes = scales.update([copy], STEP, np.random.default_rng(0))
     worst, step = 0.0, 1e-5
     for name, code in state.quantized.items():
         for place in np.ndindex(code.alpha.shape):

@@ -16,7 +16,15 @@ from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, ReLU
 from refldnq.ldnq import LdnqSettings, ldnq
 from refldnq.loss import distillation, output_error
 from refldnq.network import Live, Network, Node
-from refldnq.update import Copy, UpdateResult, UpdateSettings, left_out, moving_arrays, update
+from refldnq.update import (
+    Copy,
+    UpdateResult,
+    UpdateSettings,
+    intermediate_places,
+    left_out,
+    moving_arrays,
+    update,
+)
 from refldnq.versions import Versions
 
 Problem = tuple[Network, list[Copy], Array]
@@ -214,7 +222,7 @@ def intermediate_gradient_error(problem: Problem) -> float:
     network, copies, x = problem
     teacher = residual_network(2)
     features = teacher.advance(teacher.start(x), 0, teacher.position("fc"))["flatten"]
-    copy = replace(copies[0], features=features)
+    copy = replace(copies[0], features=(features,))
     result = update(network, CUT, [copy], ONE_STEP, np.random.default_rng(0))
     took = (network.params["conv2"]["bias"] - result.network.params["conv2"]["bias"]) / ONE_STEP.learning_rate
     unit = float(np.sum(copy.target**2) / np.sum(features**2))
@@ -252,6 +260,98 @@ def test_intermediate_outputs_count_as_they_should(problem: Problem, monkeypatch
     assert intermediate_gradient_error(problem) > 1e-2
 
 
+def block_network(seed: int = 0) -> Network:
+    """Two ReLUs that nothing passes by, the first before the cut, and one that a sum passes by."""
+    old = residual_network(seed)
+    head = {"fc": Linear(4 * 16, 3)}
+    nodes = (
+        *old.nodes[:5],
+        Node("relu2", ReLU(), ("add",)),
+        Node("conv3", Conv2d(4, 4, 1, bias=False), ("relu2",)),
+        Node("relu3", ReLU(), ("conv3",)),
+        Node("add2", Add(), ("relu3", "relu2")),
+        Node("relu4", ReLU(), ("add2",)),
+        Node("flatten", Flatten(), ("relu4",)),
+        Node("fc", head["fc"], ("flatten",)),
+    )
+    conv = np.random.default_rng([seed, 1]).standard_normal((4, 4, 1, 1))
+    return Network(nodes, {**old.params, "conv3": {"weight": conv}}, (2, 4, 4))
+
+
+BLOCKS = replace(ONE_STEP, features="blocks")
+
+
+def block_gradient_error() -> float:
+    """As `intermediate_gradient_error`, with every block's output."""
+    network, teacher = block_network(), block_network(2)
+    x = np.random.default_rng(1).standard_normal((24, 2, 4, 4))
+    names = ("relu2", "relu4")
+    cut = network.position("conv2")
+    assert [name for _, name in intermediate_places(network, cut, BLOCKS)] == list(names)
+    features = tuple(teacher.advance(teacher.start(x), 0, teacher.position(name) + 1)[name] for name in names)
+    copy = Copy(network.advance(network.start(x), 0, cut), teacher.forward(x), features)
+    result = update(network, cut, [copy], BLOCKS, np.random.default_rng(0))
+    before = network.params["conv2"]["bias"]
+    took = (before - result.network.params["conv2"]["bias"]) / BLOCKS.learning_rate
+
+    def loss(bias: Array) -> float:
+        net = network.replace({"conv2": {"bias": bias}})
+        total = output_error(net.forward(x), copy.target)[0]
+        for name, wanted in zip(names, features, strict=True):
+            own = net.advance(net.start(x), 0, net.position(name) + 1)[name]
+            unit = float(np.sum(copy.target**2) / np.sum(wanted**2))
+            total += BLOCKS.intermediate * unit * output_error(own, wanted)[0]
+        return total
+
+    if not np.isclose(result.losses[0], loss(before), rtol=1e-12):
+        return np.inf
+    worst, step = 0.0, 1e-5
+    for e in step * np.eye(took.size):
+        slope = (loss(before + e) - loss(before - e)) / (2 * step)
+        worst = max(worst, abs(took[np.flatnonzero(e)[0]] - slope) / (1.0 + abs(slope)))
+    return worst
+
+
+def test_outputs_of_blocks_count_as_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = block_gradient_error()
+    if not error <= 1e-7:
+        raise AssertionError(error)
+    right = Network.backward
+
+    def wrong(self: Network, run: Any, dlive: Any, **options: Any) -> Any:
+        if "relu2" in dlive:  # planted: only the first of its two gradients
+            dlive = {**dlive, "relu2": 0.5 * dlive["relu2"]}
+        return right(self, run, dlive, **options)
+
+    monkeypatch.setattr(Network, "backward", wrong)
+    assert block_gradient_error() > 1e-2
+
+
+def test_places_of_intermediate_outputs() -> None:
+    network = block_network()
+    assert intermediate_places(network, 0, replace(BLOCKS, intermediate=0.0)) == ()
+    names = [name for _, name in intermediate_places(network, 0, BLOCKS)]
+    assert names == ["relu1", "relu2", "relu4"]
+    assert intermediate_places(network, 0, ONE_STEP) == ((network.position("fc"), "flatten"),)
+    assert intermediate_places(network, len(network.nodes), BLOCKS) == ()
+    with pytest.raises(ValueError, match="`features` must be"):
+        replace(BLOCKS, features="all")  # type: ignore[arg-type]
+
+
+def test_versions_keep_one_version_of_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = block_network(), np.random.default_rng(1).standard_normal((6, 2, 4, 4))
+    settings = replace(BLOCKS, epochs=3, copies=3, pool=3, crop=1)
+    versions = Versions(network, x, settings, 1, np.random.default_rng(0), 4)
+    for number in (0, 1, 2, 1):
+        live = network.start(versions.images(number))
+        for (stop, name), own in zip(
+            intermediate_places(network, 0, settings), versions.features(number), strict=True
+        ):
+            assert np.allclose(own, network.advance(live, 0, stop)[name], rtol=1e-12)
+        assert np.allclose(versions.target(number), network.forward(versions.images(number)), rtol=1e-12)
+        assert list(versions._features) == [number]
+
+
 def test_intermediate_outputs_are_needed_if_they_count(problem: Problem) -> None:
     with pytest.raises(ValueError, match="`copies` must hold features"):
         run(problem, ONE_STEP)
@@ -263,10 +363,10 @@ def test_versions_give_the_input_of_the_last_weighted_layer() -> None:
     network, x = residual_network(), np.random.default_rng(1).standard_normal((6, 2, 4, 4))
     versions = Versions(network, x, ONE_STEP, 1, np.random.default_rng(0), 4)
     live = network.advance(network.start(x), 0, network.position("fc"))
-    features = versions.features(0)
-    assert features is not None and np.allclose(features, live["flatten"], rtol=1e-12)
+    (features,) = versions.features(0)
+    assert np.allclose(features, live["flatten"], rtol=1e-12)
     assert np.allclose(versions.target(0), network.forward(x), rtol=1e-12)
-    assert Versions(network, x, SETTINGS, 1, np.random.default_rng(0), 4).features(0) is None
+    assert Versions(network, x, SETTINGS, 1, np.random.default_rng(0), 4).features(0) == ()
 
 
 @pytest.mark.parametrize("mixed", [0.0, 0.5])
@@ -404,7 +504,7 @@ def test_features_count_in_the_loss_on_images_left_out(problem: Problem) -> None
     features = teacher.advance(teacher.start(x), 0, teacher.position("fc"))["flatten"]
     settings = replace(CHOSEN, epochs=1, intermediate=0.7)
     first = update(
-        network, CUT, [replace(copy, features=features)], settings, np.random.default_rng(0)
+        network, CUT, [replace(copy, features=(features,))], settings, np.random.default_rng(0)
     ).validation[0]
     left, unit = left_out(24, 0.25), float(np.sum(copy.target**2) / np.sum(features**2))
     own = network.advance(network.start(x), 0, network.position("fc"))["flatten"]

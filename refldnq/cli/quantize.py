@@ -37,6 +37,7 @@ PROBLEM = (
     "closed_weight",
     "hessian_versions",
     "cascades",
+    "code_rate",
 )
 """Options that are fields of Algorithm 1's settings."""
 
@@ -207,6 +208,12 @@ UPDATE = (
     "--profile best; 0 is none.",
 )
 @click.option(
+    "--code-epochs",
+    type=int,
+    help="Epochs before that in which all codes move too, by straight-through steps; 0 is none.",
+)
+@click.option("--code-rate", type=float, help="How far such a step moves, in units of the scale.")
+@click.option(
     "--fine-tune",
     type=int,
     metavar="EPOCHS",
@@ -330,7 +337,12 @@ def _settings(options: dict[str, Any]) -> LdnqSettings:
     profile = profile_settings(options["profile"], powers_of_two(options["levels"]))
     chosen = given(**{name: options[name] for name in PROBLEM})
     update = _update(options, profile)
-    last = profile.final_epochs if update is not None else 0
+    lasting: dict[str, Any] = {
+        name: (getattr(profile, name) if update is not None else 0)
+        if options[name] is None
+        else options[name]
+        for name in ("final_epochs", "code_epochs")
+    }
     return replace(
         profile,
         solver=options["solver"] or profile.solver,
@@ -341,7 +353,7 @@ def _settings(options: dict[str, Any]) -> LdnqSettings:
         skip=options["skip"],
         bias=options["quantize_bias"],
         reestimate="end" if options["reestimate"] else "none",
-        final_epochs=last if options["final_epochs"] is None else options["final_epochs"],
+        **lasting,
         **chosen,
     )
 

@@ -515,7 +515,7 @@ def quantize_model(
     def after_layer(progress: Progress) -> None:
         if checkpoint is not None:
             checkpoints.save(checkpoint, progress, model, fingerprint)
-        last, more = progress.reports[-1], settings.final_epochs > 0 or settings.reestimate == "end"
+        last, more = progress.reports[-1], settings.ends_later
         output = f"output error {last.relative_output_error:.4f}"
         if more and len(progress.reports) == progress.total and not progress.pending:
             tell(Event(f"after the last layer: {output}", work.advance(work.end), last))
@@ -611,6 +611,7 @@ def direct_settings(settings: LdnqSettings) -> LdnqSettings:
         reestimate="none",
         cascades=1,
         final_epochs=0,
+        code_epochs=0,
     )
 
 
@@ -638,7 +639,8 @@ class _Work:
         self.layers = layer_work(network, settings, request.images)
         self.evaluation = float(tests * sum(multiplications(network)))
         beside = sum(layer_work(network, direct_settings(settings), request.images).values())
-        self.end = 3.0 * settings.final_epochs * request.images * sum(multiplications(network))
+        epochs = settings.final_epochs + settings.code_epochs
+        self.end = 3.0 * epochs * request.images * sum(multiplications(network))
         self.total = settings.cascades * sum(self.layers.values()) + self.end + 2 * self.evaluation
         self.total += (beside + self.evaluation) if request.direct else 0.0
         self.done = 0.0
