@@ -174,7 +174,8 @@ class HeldOut:
 class Copies(Sequence[Copy]):
     """A step's versions of the images at the cut, each evaluated up to there once, when it is first needed.
 
-    All are kept if there are fewer of them than epochs, else the latest: its activations can take 60 MB.
+    All are kept if there are fewer of them than epochs, else the latest, as with the outputs of all blocks: a
+    version's activations can take 60 MB.
     """
 
     def __init__(
@@ -182,7 +183,7 @@ class Copies(Sequence[Copy]):
     ) -> None:
         self.cascade, self.student, self.versions = cascade, student, versions
         self.numbers = versions.of_step(step)
-        self.all = len(self.numbers) < epochs
+        self.all = len(self.numbers) < epochs and versions.settings.features != "blocks"
         self.kept: dict[int, Copy] = {}
 
     def __len__(self) -> int:

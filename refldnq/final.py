@@ -129,11 +129,13 @@ class Scales(Moving):
             if len(pulled[name]) < len(own):
                 code, layer = self.code(name, own), self.network[name].layer
                 assert isinstance(layer, LinearMap)
-                inner = self.inner(own, layer.pack(gradients[name], bias=code.bias), code)
+                inner = self.inner(name, own, layer.pack(gradients[name], bias=code.bias), code)
                 pulled[name] |= {key: inner[key].astype(self.network.dtype) for key in self.own if key in own}
         return pulled
 
-    def inner(self, own: Mapping[str, Array], dG: Array, code: QuantizedWeight) -> dict[str, Array]:
+    def inner(
+        self, name: str, own: Mapping[str, Array], dG: Array, code: QuantizedWeight
+    ) -> dict[str, Array]:
         """The gradients of what moves of a quantized layer, from that of its packed weight."""
         product = dG * code.weight()
         total = product.sum(axis=1) if code.alpha.ndim else product.sum()

@@ -116,10 +116,12 @@ class LdnqSettings:
         other layers (module `final`). 0, as in the paper, leaves it out.
     code_epochs : int, optional
         Epochs in which, before that last update, all codes move too, by straight-through steps (module
-        `straight`), on versions of the images that are also mixed, with `CODE_INTERMEDIATE`. 0, as in the
-        paper, leaves it out.
+        `straight`). Every epoch has a version of its own, unless the update's `pool` is 1 or the inputs are
+        no images; where `update` does not say otherwise, versions are mixed by `CODE_MIX` (not with
+        `validation`) and blocks' outputs count by `CODE_INTERMEDIATE`. 0, as in the paper, leaves it out.
+        Batch normalization's statistics are of the mixtures then: `final_epochs` should follow.
     code_rate : float, optional
-        How far a step of those moves an entry on the line of its levels, in units of the scale.
+        How far such a step moves an entry at first, as a share of the least distance of two levels.
     batch_size : int, optional
         Images at a time where no gradient is needed; it bounds memory and changes no result beyond rounding.
     profile : {'paper', 'released-2019'}, optional
@@ -219,9 +221,14 @@ class LdnqSettings:
             check_integer("hessian_images", self.hessian_images, at_least=1)
 
     @property
+    def last_epochs(self) -> int:
+        """Epochs behind the last layer."""
+        return self.final_epochs + self.code_epochs
+
+    @property
     def ends_later(self) -> bool:
         """Whether something follows the last layer."""
-        return self.final_epochs > 0 or self.code_epochs > 0 or self.reestimate == "end"
+        return self.last_epochs > 0 or self.reestimate == "end"
 
     @property
     def resolved(self) -> Any:
@@ -278,10 +285,9 @@ class LdnqSettings:
             size = min(self.released.batch_size, count)
             check_batches(network, 0, size, size)
         elif how.statistics == "batch":
-            last = self.final_epochs or self.code_epochs
-            cut = 0 if last else network.position(self.chosen(network)[0]) + 1
+            cut = 0 if self.last_epochs else network.position(self.chosen(network)[0]) + 1
             learnt = count - left_out(count, how.validation).size
-            if last or moving_arrays(network, cut, how):
+            if self.last_epochs or moving_arrays(network, cut, how):
                 check_batches(network, cut, learnt, how.batch_size)
 
 
@@ -299,7 +305,8 @@ class LayerReport:
     levels : int
         Number of values of the codebook.
     alpha : float or tuple of float
-        The scale, or one a channel; after the last update, if there is one, while the errors are from before.
+        The scale, or one a channel; after the last update, if there is one, while errors, the objective and
+        its bound are from before.
     zero_fraction : float
         Share of weights that are 0; after the last updates.
     error : float
@@ -338,8 +345,8 @@ class LayerReport:
     dead_inputs : int
         Rows of the Hessian that are zero.
     update_loss : float
-        Mean output error of the update's last epoch; NaN without an update, or if one was not kept because
-        it helped none of the images left out.
+        Mean loss of the update's last epoch, by default the output error; NaN without an update, or if one
+        was not kept because it helped none of the images left out.
     update_images : int
         Image passes of the update.
     seconds : float
@@ -553,15 +560,16 @@ def _last_updates(
     """How the last updates go, what moves in them, and their streams of random numbers."""
     how = settings.update
     if settings.code_epochs and how is not None:
-        stream, rng = rng.spawn(2)
-        pool = settings.code_epochs if images.ndim == 4 else 1  # a version is seen once
+        (stream,) = rng.spawn(1)
+        varied = images.ndim == 4 and how.pool > 1
+        pool = settings.code_epochs if varied else 1
         own = replace(
             how,
             epochs=settings.code_epochs,
             copies=pool,
             pool=pool,
-            mix=CODE_MIX if images.ndim == 4 and not how.validation else 0.0,
-            intermediate=CODE_INTERMEDIATE,
+            mix=how.mix or (CODE_MIX if varied and not how.validation else 0.0),
+            intermediate=how.intermediate or CODE_INTERMEDIATE,
             features="blocks",
         )
         yield own, partial(Codes, rate=settings.code_rate), stream
@@ -583,8 +591,8 @@ def _finish(state: Progress, cascade: Cascade, settings: LdnqSettings, rng: np.r
         moving = kind(state.network, state.quantized, fixed, how)
         result, codes = moving.update(copies, how, stream, plain=plain)
         del copies, plain  # and with them a version's activations
+        reports = [_with_code(report, state.quantized[report.name], codes) for report in reports]
         state = replace(state, network=result.network, quantized=codes)
-        reports = [_with_code(report, codes[report.name]) for report in reports]
         passes = reports[-1].update_images + result.images
         loss = result.losses[-1] if result.losses else reports[-1].update_loss
         reports[-1] = replace(reports[-1], update_loss=loss, update_images=passes)
@@ -597,9 +605,18 @@ def _finish(state: Progress, cascade: Cascade, settings: LdnqSettings, rng: np.r
     return replace(state, reports=tuple(reports))
 
 
-def _with_code(report: LayerReport, code: QuantizedWeight) -> LayerReport:
-    zeros = float(np.mean(code.weight() == 0))
-    return replace(report, alpha=_plain_alpha(code.alpha), zero_fraction=zeros)
+def _with_code(
+    report: LayerReport, old: QuantizedWeight, quantized: Mapping[str, QuantizedWeight]
+) -> LayerReport:
+    code = quantized[report.name]
+    moved = int((code.codes != old.codes).sum())
+    note = f"{moved} codes moved after the last layer: errors, objective and bound are those of before"
+    return replace(
+        report,
+        alpha=_plain_alpha(code.alpha),
+        zero_fraction=float(np.mean(code.weight() == 0)),
+        notes=(*report.notes, note) if moved else report.notes,
+    )
 
 
 def _plain_alpha(alpha: Float64Array) -> float | tuple[float, ...]:

@@ -1,6 +1,6 @@
 r"""Straight-through steps of all codes at once, when all layers are quantized.
 
-Every entry has a position on the line of its layer's levels, in units of the scale; its code is that of the
+Every entry has a position on the line of its layer's levels; its code is that of the
 level nearest to it. The gradient of the output error with respect to G moves the position as if G were the
 scale times the position (Bengio, Leonard, Courville 2013, "Estimating or propagating gradients through
 stochastic neurons", the straight-through estimator). The paper has nothing of the kind: its codes stay once
@@ -32,8 +32,8 @@ class Codes(Scales):
     network, quantized, fixed, settings
         As for `Scales`.
     rate : float
-        How far a position moves in a step, in units of the scale, where another array moves by the learning
-        rate of `settings`; exactly so for Adam, whose steps do not depend on the size of gradients.
+        How far a position moves in a step of Adam at first, as a share of the least distance of two levels;
+        with SGD, the rate of a gradient in these units. Weight decay pulls positions to 0 like other arrays.
 
     Examples
     --------
@@ -69,10 +69,13 @@ class Codes(Scales):
     ) -> None:
         super().__init__(network, quantized, fixed, settings)
         # The optimizer holds positions in units of `unit`, so that a step of its rate is one of `rate`.
-        self.unit = rate / settings.learning_rate
+        ratio = rate / settings.learning_rate
+        unit = ratio if settings.optimizer == "adam" else np.sqrt(ratio)
         arrays = {name: dict(own) for name, own in self.arrays.items()}
+        self.units: dict[str, float] = {}
         for name, code in quantized.items():
-            start = code.values[code.codes] / self.unit
+            self.units[name] = float(unit * min(np.diff(code.values), default=1.0))
+            start = code.values[code.codes] / self.units[name]
             arrays.setdefault(name, {})[POSITION] = start.astype(network.dtype)
         object.__setattr__(self, "arrays", arrays)
 
@@ -82,13 +85,15 @@ class Codes(Scales):
         if POSITION not in own:
             return code
         midpoints = (0.5 * (code.values[:-1] + code.values[1:])).astype(self.network.dtype)
-        codes = np.searchsorted(midpoints, own[POSITION] * self.network.dtype.type(self.unit))
+        codes = np.searchsorted(midpoints, own[POSITION] * self.network.dtype.type(self.units[name]))
         return replace(code, codes=codes.astype(np.int8))
 
-    def inner(self, own: Mapping[str, Array], dG: Array, code: QuantizedWeight) -> dict[str, Array]:
-        """The gradients of what moves of a quantized layer; a position does not leave the levels' range."""
+    def inner(
+        self, name: str, own: Mapping[str, Array], dG: Array, code: QuantizedWeight
+    ) -> dict[str, Array]:
+        """The gradients of what moves of a quantized layer; none leads further out of the levels."""
         alpha = code.alpha[:, None, :] if code.alpha.ndim else code.alpha
-        gradient = dG * alpha * self.unit
-        position = own[POSITION] * self.unit
+        gradient = dG * alpha * self.units[name]
+        position = own[POSITION] * self.units[name]
         outside = (position > code.values[-1]) & (gradient < 0) | (position < code.values[0]) & (gradient > 0)
-        return {**super().inner(own, dG, code), POSITION: np.where(outside, 0.0, gradient)}
+        return {**super().inner(name, own, dG, code), POSITION: np.where(outside, 0.0, gradient)}

@@ -102,14 +102,14 @@ class Versions:
 
     def _answer(self, number: int) -> None:
         teacher = self._teacher
+        if self.settings.intermediate and self.settings.features == "blocks":
+            self._features.clear()  # they can be many times larger than the images
         live: Live = {INPUT: self.images(number)}
         start, features = 0, []
         for stop, name in intermediate_places(teacher, 0, self.settings):
             live = advance(teacher, live, start, stop, self._size)
             start = stop
             features.append(live[name])
-        if self.settings.features == "blocks":  # they are many times larger than the images
-            self._features.clear()
         self._features[number] = tuple(features)
         end = advance(teacher, live, start, len(teacher.nodes), self._size)
         self._targets[number] = end[teacher.nodes[-1].name]

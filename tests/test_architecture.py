@@ -25,7 +25,7 @@ FLOORS = (
     {"solvers", "bounds", "formats"},
     {"update", "train", "allocation"},
     {"released", "versions", "final"},
-    {"cascade"},
+    {"cascade", "straight"},
     {"ldnq"},
     {"baselines"},
     {"experiments"},

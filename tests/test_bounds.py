@@ -546,6 +546,31 @@ def test_a_run_whose_last_step_proves_nothing_has_no_bound(
 
 
 @pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"final_epochs": 1}, "scales moved"),
+        ({"code_epochs": 1}, "codes moved"),
+        ({"final_epochs": 1, "code_epochs": 1}, "codes moved"),
+    ],
+)
+def test_what_follows_the_last_layer_leaves_no_bound(changes: dict[str, Any], reason: str) -> None:
+    rng = np.random.default_rng(0)
+    network = Network(
+        (Node("fc", Linear(6, 4), ("input",)),),
+        {"fc": {"weight": rng.standard_normal((4, 6)), "bias": np.zeros(4)}},
+        (6,),
+    )
+    how = LdnqSettings(update=UpdateSettings(epochs=1, copies=1, pool=1), **changes)
+    state = ldnq(network, rng.standard_normal((60, 6)), how, np.random.default_rng(1))
+    request = {"settings": plain(how)}
+    bound = update_aware(
+        state.network, {"layers": [plain(report) for report in state.reports], "request": request}
+    )
+    assert bound.available == (not reason) and reason in bound.reason
+
+
+@pytest.mark.parametrize(
     ("provenance", "reason"),
     [
         ({}, "no layer reports"),

@@ -218,6 +218,11 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
         lambda s: (s["update"]["intermediate"], s["final_epochs"]),
         (0.5, 2),
     ),
+    "codes": (
+        ("--epochs", 1, "--code-epochs", 2, "--code-rate", 0.125, "--features", "blocks"),
+        lambda s: (s["code_epochs"], s["code_rate"], s["update"]["features"], s["final_epochs"]),
+        (2, 0.125, "blocks", 0),
+    ),
     "block": (
         ("--target", "block", "--absorb", "--no-update"),
         lambda s: (s["target"], s["absorb"]),
@@ -603,6 +608,9 @@ OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "epochs without update": (("--no-update", "--epochs", 3), "--epochs"),
     "epochs = 0": (("--epochs", 0), "`epochs`"),
     "rate = inf": (("--learning-rate", "inf"), "`learning_rate`"),
+    "a rate of codes that stay": (("--code-rate", 0.1), "`--code-rate` must come with `--code-epochs`"),
+    "codes without update": (("--no-update", "--code-epochs", 3), "`code_epochs`"),
+    "rate of codes = 0": (("--code-epochs", 3, "--code-rate", 0), "`code_rate`"),
     "nothing left": (("--skip", "*"), "`skip`"),
     "a pattern of no layer": (
         ("--skip", "*shortcut*"),

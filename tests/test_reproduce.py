@@ -561,10 +561,16 @@ def test_the_schedule_of_inq_is_what_it_follows() -> None:
 def test_the_work_of_a_run_counts_its_last_update(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", "best", 3, 40, 0)
     whole, request = methods.work_of(run, prepared), methods._request(run, prepared)
-    without = replace(request, settings=replace(request.settings, final_epochs=0))
-    monkeypatch.setattr(methods, "_request", lambda run, prepared: without)
     once = float(sum(multiplications(prepared.model.network)))
-    assert whole - methods.work_of(run, prepared) == pytest.approx(3 * 96 * run.images * once, rel=1e-12)
+    for settings, epochs in (
+        (replace(request.settings, final_epochs=0), 96),
+        (replace(request.settings, code_epochs=32), -32),
+    ):
+        other = replace(request, settings=settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(methods, "_request", lambda run, prepared, other=other: other)
+            work = methods.work_of(run, prepared)
+        assert whole - work == pytest.approx(3 * epochs * run.images * once, rel=1e-12)
 
 
 @pytest.mark.parametrize("method", ["vq+retrain", "exnn+retrain"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from test_final import STEP, quantized
 from test_ldnq import SETTINGS, UPDATE, residual_network, run, same
 
 from refldnq._typing import Array
-from refldnq.codebook import fixed
+from refldnq.codebook import fixed, free
 from refldnq.final import Scales
 from refldnq.layers import Linear
 from refldnq.layers.base import LinearMap
-from refldnq.ldnq import LdnqSettings, Progress
+from refldnq.ldnq import CODE_INTERMEDIATE, CODE_MIX, LdnqSettings, Progress, _last_updates
 from refldnq.loss import output_error
 from refldnq.model import Model, QuantizedWeight
 from refldnq.network import Network, Node
@@ -38,7 +39,7 @@ def position_gradient_error(state: Progress, images: Array, name: str = "conv2")
     code, layer = state.quantized[name], state.network[name].layer
     assert isinstance(layer, LinearMap)
     start = code.values[code.codes]
-    took = (start - codes.unit * result.arrays[name][POSITION]) / (codes.unit**2 * STEP.learning_rate)
+    took = (start - codes.units[name] * result.arrays[name][POSITION]) / RATE  # SGD: the rate of a gradient
     worst, step = 0.0, 1e-6
     for place in list(np.ndindex(code.codes.shape))[::5]:
         values = []
@@ -50,9 +51,8 @@ def position_gradient_error(state: Progress, images: Array, name: str = "conv2")
             values.append(output_error(network.forward(images), target)[0])
         alpha = code.alpha[place[0], place[2]] if code.alpha.ndim else code.alpha
         slope = (values[0] - values[1]) / (2 * step) * float(alpha)
-        end = code.values[-1] if slope < 0 else code.values[0]
-        wanted = 0.0 if start[place] * np.sign(end) > 1 else slope  # at an end it may still move out once
-        worst = max(worst, float(abs(took[place] - wanted)) / (1e-2 + abs(wanted)))
+        # Entries start on levels, inside of the range.
+        worst = max(worst, float(abs(took[place] - slope)) / (1e-2 + abs(slope)))
     return worst
 
 
@@ -66,8 +66,10 @@ def test_positions_follow_the_gradient_of_the_weight(images: Array, per_channel:
 def test_a_gradient_without_the_scale_is_seen(images: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     right = Codes.inner
 
-    def wrong(self: Codes, own: Mapping[str, Array], dG: Array, code: QuantizedWeight) -> dict[str, Array]:
-        inner = right(self, own, dG, code)
+    def wrong(
+        self: Codes, name: str, own: Mapping[str, Array], dG: Array, code: QuantizedWeight
+    ) -> dict[str, Array]:
+        inner = right(self, name, own, dG, code)
         return {**inner, POSITION: inner[POSITION] / code.alpha}
 
     monkeypatch.setattr(Codes, "inner", wrong)
@@ -92,12 +94,14 @@ def test_a_code_goes_to_the_level_that_fits(wanted: float, code: int) -> None:
     assert new["fc"].codes.item() == code
     assert new["fc"].alpha == 0.5  # a fixed scale
     # Positions do not run away from the outermost levels: a few steps of Adam, which has momentum, at most.
-    assert abs(moving.unit * result.arrays["fc"][POSITION].item()) <= 2.0 + 10 * 0.05
+    assert abs(moving.units["fc"] * result.arrays["fc"][POSITION].item()) <= 2.0 + 10 * 0.05
 
 
 def test_without_the_ends_positions_run_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(self: Codes, own: Mapping[str, Array], dG: Array, code: QuantizedWeight) -> dict[str, Array]:
-        return {**Scales.inner(self, own, dG, code), POSITION: dG * code.alpha * self.unit}
+    def wrong(
+        self: Codes, name: str, own: Mapping[str, Array], dG: Array, code: QuantizedWeight
+    ) -> dict[str, Array]:
+        return {**Scales.inner(self, name, own, dG, code), POSITION: dG * code.alpha * self.units[name]}
 
     monkeypatch.setattr(Codes, "inner", wrong)
     with pytest.raises(AssertionError):
@@ -147,8 +151,86 @@ def test_both_last_updates_resume_exactly(images: Array) -> None:
     assert [state.pending for state in states] == [False, False, True, False]
     for state in states:
         assert same(run(residual_network(), images, settings, resume=state), whole)
-    # The one with codes fixed is drawn as without the other, from a stream of its own.
-    assert not same(run(residual_network(), images, replace(settings, code_epochs=0)), whole)
+
+
+def test_the_update_with_codes_fixed_draws_as_without_the_other(images: Array) -> None:
+    settings = replace(SETTINGS, final_epochs=2)
+    drawn = []
+    for epochs in (0, 3):
+        updates = list(_last_updates(replace(settings, code_epochs=epochs), images, np.random.default_rng(5)))
+        assert len(updates) == 1 + (epochs > 0)
+        drawn.append(updates[-1][2].integers(0, 2**63, 5).tolist())
+    assert drawn[0] == drawn[1]
+    assert updates[0][2].integers(0, 2**63, 5).tolist() != drawn[0]
+
+
+def code_phase(update: UpdateSettings, images: Array) -> UpdateSettings:
+    settings = replace(SETTINGS, update=update, code_epochs=7)
+    return next(iter(_last_updates(settings, images, np.random.default_rng(0))))[0]
+
+
+def test_what_the_code_phase_takes_from_the_update(images: Array) -> None:
+    update = replace(UPDATE, copies=1, pool=4)
+    own = code_phase(update, images)
+    assert (own.epochs, own.copies, own.pool, own.features) == (7, 7, 7, "blocks")
+    assert (own.mix, own.intermediate) == (CODE_MIX, CODE_INTERMEDIATE)
+    told = code_phase(replace(update, mix=0.2, intermediate=3.0), images)
+    assert (told.mix, told.intermediate) == (0.2, 3.0)
+    plain = code_phase(replace(update, pool=1), images)
+    assert (plain.pool, plain.mix) == (1, 0.0)
+    flat = code_phase(update, images.reshape(24, -1))
+    assert (flat.pool, flat.mix) == (1, 0.0)
+    assert code_phase(replace(update, validation=0.25), images).mix == 0.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codebook": free(3)},
+        {"cascades": 2},
+        {"update": replace(UPDATE, validation=0.25)},
+        {"update": replace(UPDATE, optimizer="sgd", learning_rate=1e-4), "code_rate": 1e-3},
+        {"final_epochs": 2, "reestimate": "end"},
+    ],
+    ids=["free", "cascades", "validation", "sgd", "all that follows"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_it_goes_with_other_settings(images: Array, change: dict[str, Any], dtype: type) -> None:
+    settings = replace(SETTINGS, **{"code_epochs": 3, "code_rate": 0.2, **change})
+    result = run(residual_network().astype(dtype), images.astype(dtype), settings)
+    Model(network=result.network, quantized=result.quantized)
+    for name, code in result.quantized.items():
+        assert set(np.unique(code.codes)) <= set(range(3))
+        assert result.network.params[name]["weight"].dtype == dtype
+
+
+def test_a_rate_is_a_share_of_the_distance_of_two_levels() -> None:
+    # The same problem with levels 100 times smaller, in a fixed set: the same codes.
+    x = np.random.default_rng(0).standard_normal((64, 1))
+    settings = UpdateSettings(epochs=20, batch_size=64, copies=1, pool=1)
+    found = []
+    for size in (1.0, 0.01):
+        code = QuantizedWeight(
+            codes=np.array([[[0]]], np.int8), alpha=np.array(1.0), values=size * np.array([-1.0, 0.0, 1.0])
+        )
+        nodes = (Node("fc", Linear(1, 1, bias=False), ("input",)),)
+        network = Network(nodes, {"fc": {"weight": code.weight()[0].T}}, (1,))
+        moving = Codes(network, {"fc": code}, ("fc",), settings, rate=0.05)
+        copy = Copy({"input": x}, size * 1.2 * x)
+        result, _ = moving.update([copy], settings, np.random.default_rng(0))
+        found.append(moving.units["fc"] * result.arrays["fc"][POSITION].item() / size)
+    assert found[0] == pytest.approx(found[1], rel=1e-5) and found[0] > -0.6
+
+
+def test_reports_say_that_codes_moved(images: Array) -> None:
+    settings = replace(SETTINGS, code_epochs=6, code_rate=0.2)
+    result, before = run(residual_network(), images, settings), run(residual_network(), images, SETTINGS)
+    for report, old in zip(result.reports, before.reports, strict=True):
+        moved = int((result.quantized[report.name].codes != before.quantized[report.name].codes).sum())
+        assert any(note.startswith(f"{moved} codes moved after the last layer") for note in report.notes)
+        assert (report.error, report.objective) == (old.error, old.objective)
+    still = run(residual_network(), images, replace(settings, code_rate=1e-4))
+    assert [report.notes for report in still.reports] == [report.notes for report in before.reports]
 
 
 def test_fixed_sets_keep_their_values(images: Array) -> None:

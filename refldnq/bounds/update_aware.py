@@ -133,6 +133,8 @@ def _objection(quantized: Network, request: Mapping[str, Any], last: str) -> str
         reason = "the released code's update also moves layers in front of the last one"
     elif settings.get("reestimate") == "end":
         reason = "the statistics of batch normalization were computed anew after the last layer"
+    elif settings.get("code_epochs"):
+        reason = "codes moved after the last layer"
     elif settings.get("final_epochs"):
         reason = "batch normalization and scales moved after the last layer"
     elif settings.get("absorb"):

@@ -47,6 +47,7 @@ UPDATE = (
     "loss",
     "temperature",
     "intermediate",
+    "features",
     "optimizer",
     "learning_rate",
     "schedule",
@@ -157,7 +158,12 @@ UPDATE = (
 @click.option(
     "--intermediate",
     type=float,
-    help="Update: how much the error of the last layer's input counts beside --loss; 0 by default.",
+    help="Update: how much errors of intermediate outputs count beside --loss; 0 by default.",
+)
+@click.option(
+    "--features",
+    type=click.Choice(["last", "blocks"]),
+    help="Update: which ones: the last layer's input (the default), or the outputs of all blocks.",
 )
 @click.option("--temperature", type=float, help="Update: of --loss distillation.")
 @click.option("--optimizer", type=click.Choice(["adam", "sgd"]), help="Update: the rule.")
@@ -212,7 +218,9 @@ UPDATE = (
     type=int,
     help="Epochs before that in which all codes move too, by straight-through steps; 0 is none.",
 )
-@click.option("--code-rate", type=float, help="How far such a step moves, in units of the scale.")
+@click.option(
+    "--code-rate", type=float, help="How far such a step moves, as a share of the distance of two levels."
+)
 @click.option(
     "--fine-tune",
     type=int,
@@ -337,12 +345,10 @@ def _settings(options: dict[str, Any]) -> LdnqSettings:
     profile = profile_settings(options["profile"], powers_of_two(options["levels"]))
     chosen = given(**{name: options[name] for name in PROBLEM})
     update = _update(options, profile)
-    lasting: dict[str, Any] = {
-        name: (getattr(profile, name) if update is not None else 0)
-        if options[name] is None
-        else options[name]
-        for name in ("final_epochs", "code_epochs")
-    }
+    lasting: dict[str, Any] = {"final_epochs": 0, "code_epochs": 0} if update is None else {}
+    lasting |= given(**{name: options[name] for name in ("final_epochs", "code_epochs")})
+    if options["code_rate"] is not None and not lasting.get("code_epochs", profile.code_epochs):
+        raise ValueError(f"`--code-rate` must come with `--code-epochs`, got {options['code_rate']} alone.")
     return replace(
         profile,
         solver=options["solver"] or profile.solver,

@@ -639,8 +639,7 @@ class _Work:
         self.layers = layer_work(network, settings, request.images)
         self.evaluation = float(tests * sum(multiplications(network)))
         beside = sum(layer_work(network, direct_settings(settings), request.images).values())
-        epochs = settings.final_epochs + settings.code_epochs
-        self.end = 3.0 * epochs * request.images * sum(multiplications(network))
+        self.end = 3.0 * settings.last_epochs * request.images * sum(multiplications(network))
         self.total = settings.cascades * sum(self.layers.values()) + self.end + 2 * self.evaluation
         self.total += (beside + self.evaluation) if request.direct else 0.0
         self.done = 0.0

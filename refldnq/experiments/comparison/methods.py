@@ -64,10 +64,12 @@ def method_settings(
         own = settings.resolved or default_settings(settings.solver)
         settings = replace(settings, solver_settings=replace(own, per_channel=True))
     if not update:
-        return replace(settings, update=None, final_epochs=0)
+        return replace(settings, update=None, final_epochs=0, code_epochs=0)
     if epochs is not None and settings.profile == "released-2019":
         return replace(settings, released=replace(settings.released, max_epochs=epochs))
     if epochs is not None and settings.update is not None:
-        last = min(epochs, settings.final_epochs)
-        settings = replace(settings, update=settings.update.lasting(epochs), final_epochs=last)
+        last, code = (min(epochs, own) for own in (settings.final_epochs, settings.code_epochs))
+        settings = replace(
+            settings, update=settings.update.lasting(epochs), final_epochs=last, code_epochs=code
+        )
     return settings

@@ -176,7 +176,7 @@ def work_of(run: PlannedRun, prepared: Prepared) -> float:
     if base in OWN:
         request = _request(run, prepared)
         work += sum(layer_work(network, request.settings, run.images).values())
-        epochs = request.settings.final_epochs
+        epochs = request.settings.last_epochs
         epochs += request.fine_tune.epochs if request.fine_tune is not None else 0
     else:
         baseline = _baselines()[base]
@@ -360,11 +360,13 @@ def _request(run: PlannedRun, prepared: Prepared) -> QuantizeRequest:
     if run.keep_ends:
         settings = replace(settings, first=False, last=False)
     if run.schedule == CAPPED and settings.update is not None:
-        between, final = (
+        between, final, code = (
             fewer_epochs(epochs, run.images, USUAL_IMAGES)
-            for epochs in (settings.update.epochs, settings.final_epochs)
+            for epochs in (settings.update.epochs, settings.final_epochs, settings.code_epochs)
         )
-        settings = replace(settings, update=settings.update.lasting(between), final_epochs=final)
+        settings = replace(
+            settings, update=settings.update.lasting(between), final_epochs=final, code_epochs=code
+        )
     tuning = None
     if run.method.endswith(RETRAIN):
         # The loss is the network's own, by name: a run is known by what it does, not by how it is asked.
