@@ -1,10 +1,9 @@
 r"""Straight-through steps of all codes at once, when all layers are quantized.
 
-Every entry has a position on the line of its layer's levels; its code is that of the
-level nearest to it. The gradient of the output error with respect to G moves the position as if G were the
-scale times the position (Bengio, Leonard, Courville 2013, "Estimating or propagating gradients through
-stochastic neurons", the straight-through estimator). The paper has nothing of the kind: its codes stay once
-their layer is done.
+Every entry has a position on the line of its layer's levels; its code is that of the level nearest to it. The
+gradient of the output error with respect to G moves the position as if G were the scale times the position
+(Bengio, Leonard, Courville 2013, "Estimating or propagating gradients through stochastic neurons", the
+straight-through estimator). The paper has nothing of the kind: its codes stay once their layer is done.
 """
 
 from __future__ import annotations
