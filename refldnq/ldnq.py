@@ -44,7 +44,9 @@ CODE_MIX = 0.5
 """`UpdateSettings.mix` while codes move (chosen here; without mixtures they fit the 500 images alone)."""
 
 CODE_INTERMEDIATE = 0.015
-"""`UpdateSettings.intermediate` at every block while codes move (chosen here)."""
+"""`UpdateSettings.intermediate` at every block while codes move (chosen here, by a prototype: on held-out
+training images ResNet-20's output error was 33.0 with codes fixed, 31.2 with mixtures alone, 30.4 with this
+too, one run each; in this package 31.8 with both)."""
 
 CHANNEL_HESSIANS = 1 << 27
 """Most entries of the Hessians of a layer's channels, 1 GiB (chosen here: solvers keep several such arrays;
