@@ -44,7 +44,7 @@ def right_side(HW, rho, G, lam, right, start, stop):  # type: ignore[no-untyped-
     for row in range(start, stop):
         hw, g, own, target = HW[row], G[row], lam[row], right[row]
         for i in range(uint64(target.shape[0])):
-            target[i] = hw[i] + rho * (g[i] - own[i])
+            target[i] = hw[i] + rho * (g[i] - own[i])  # [LDNQ] (15)
 
 
 @njit(nogil=True, fastmath={"reassoc"})
@@ -68,7 +68,7 @@ def dual(V, alpha, values, codes, theta, last, G, lam, sums, start, stop):  # ty
             levels[k] = scale * values[k]
         code, g, own, v = codes[row], G[row], lam[row], V[row]
         for i in range(uint64(g.shape[0])):
-            g[i] = levels[code[i]]
+            g[i] = levels[code[i]]  # [LDNQ] (16)
         for i in range(uint64(g.shape[0])):
             own[i] = v[i] - g[i]  # [LDNQ] (18), λ + Θ - G
         sums[row, 0], sums[row, 1] = _squares(theta[row], g), _squares(g, last[row])
