@@ -121,7 +121,7 @@ def test_codes_move_and_give_the_weights_bit_for_bit(images: Array) -> None:
         float(np.mean(code.weight() == 0)) for code in after.quantized.values()
     ]
     assert [r.alpha for r in after.reports] == [float(code.alpha) for code in after.quantized.values()]
-    assert after.reports[-1].update_images == before.reports[-1].update_images + 6 * len(images)
+    assert after.reports[-1].update_images == before.reports[-1].update_images + (6 + 2) * len(images)
 
 
 def test_a_small_rate_moves_no_code(images: Array) -> None:
@@ -145,7 +145,7 @@ def test_it_brings_the_output_nearer(images: Array) -> None:
     assert after.reports[-1].output_error < before.reports[-1].output_error
 
 
-def test_both_last_updates_resume_exactly(images: Array) -> None:
+def test_all_last_updates_resume_exactly(images: Array) -> None:
     settings, states = replace(SETTINGS, final_epochs=2, code_epochs=2, code_rate=0.05), list[Progress]()
     whole = run(residual_network(), images, settings, on_layer=states.append)
     assert [state.pending for state in states] == [False, False, True, False]
@@ -153,15 +153,31 @@ def test_both_last_updates_resume_exactly(images: Array) -> None:
         assert same(run(residual_network(), images, settings, resume=state), whole)
 
 
-def test_the_update_with_codes_fixed_draws_as_without_the_other(images: Array) -> None:
+def test_the_last_update_is_what_it_is_without_codes_that_move(images: Array) -> None:
     settings = replace(SETTINGS, final_epochs=2)
     drawn = []
-    for epochs in (0, 3):
+    for epochs in (0, 4):
         updates = list(_last_updates(replace(settings, code_epochs=epochs), images, np.random.default_rng(5)))
-        assert len(updates) == 1 + (epochs > 0)
-        drawn.append(updates[-1][2].integers(0, 2**63, 5).tolist())
-    assert drawn[0] == drawn[1]
-    assert updates[0][2].integers(0, 2**63, 5).tolist() != drawn[0]
+        how, kind, _ = updates[0]
+        assert (how.epochs, how.statistics, kind) == (2, UPDATE.statistics, Scales)
+        drawn.append([stream.integers(0, 2**63, 5).tolist() for _, _, stream in updates])
+    assert drawn[0][0] == drawn[1][0]
+    assert [len(streams) for streams in drawn] == [1, 3]
+    assert len({tuple(own) for own in drawn[1]}) == 3
+
+
+def test_codes_move_with_running_statistics_and_settle(images: Array) -> None:
+    settings = replace(SETTINGS, code_epochs=4, update=replace(UPDATE, statistics="batch", pool=4, copies=1))
+    (moving, _, _), (settling, kind, _) = _last_updates(settings, images, np.random.default_rng(0))
+    assert (moving.statistics, settling.statistics) == ("running", "running")
+    assert (settling.epochs, settling.mix, settling.intermediate, kind) == (2, 0.0, 0.0, Scales)
+    assert settings.last_epochs == 4 + 2 and replace(settings, code_epochs=3).settling_epochs == 1
+    # The statistics are those that the layers' own updates have left.
+    before = run(residual_network(), images, replace(settings, code_epochs=0))
+    after = run(residual_network(), images, settings)
+    for key in ("running_mean", "running_var"):
+        assert np.array_equal(before.network.params["bn1"][key], after.network.params["bn1"][key])
+    assert not np.array_equal(before.network.params["bn1"]["weight"], after.network.params["bn1"]["weight"])
 
 
 def code_phase(update: UpdateSettings, images: Array) -> UpdateSettings:

@@ -216,7 +216,8 @@ UPDATE = (
 @click.option(
     "--code-epochs",
     type=int,
-    help="Epochs before that in which all codes move too, by straight-through steps; 0 is none.",
+    help="Epochs after that in which all codes move too, by straight-through steps, and a third as many with "
+    "codes fixed again; 0 is none.",
 )
 @click.option(
     "--code-rate", type=float, help="How far such a step moves, as a share of the distance of two levels."
