@@ -75,6 +75,7 @@ VARIANTS = (
     f"{BLOCK},final_epochs=32,ridge=0.1",
     "epochs=16,copies=16,pool=96",
     "epochs=16,copies=16,pool=96,final_epochs=96",
+    "epochs=32,copies=32,pool=192",
     BEST,
     f"{BEST},closed_weight=1",
     f"{BEST},hessian_versions=1",
@@ -92,6 +93,8 @@ VARIANTS = (
     f"{BEST},weights=true",
     f"{BEST},solver=admm_plus",
     f"{BEST},flip=false",
+    f"{BEST},code_epochs=96",
+    f"{BEST},code_epochs=96,code_rate=0.015",
 )
 """What is compared; every variant is a change of the defaults."""
 
