@@ -14,7 +14,7 @@ from test_ldnq import SETTINGS, UPDATE, residual_network, run, same
 from refldnq._typing import Array
 from refldnq.codebook import fixed, free
 from refldnq.final import Scales
-from refldnq.layers import Linear
+from refldnq.layers import BatchNorm, Linear
 from refldnq.layers.base import LinearMap
 from refldnq.ldnq import CODE_INTERMEDIATE, CODE_MIX, LdnqSettings, Progress, _last_updates
 from refldnq.loss import output_error
@@ -140,9 +140,10 @@ def test_it_brings_the_output_nearer(images: Array) -> None:
     nodes = (Node("fc", Linear(32, 10), ("input",)),)
     network = Network(nodes, {"fc": {"weight": rng.standard_normal((10, 32)), "bias": np.zeros(10)}}, (32,))
     settings = LdnqSettings(update=plain, solver="direct")
-    before = run(network, x, settings)
+    still = run(network, x, replace(settings, code_epochs=60, code_rate=1e-9))
     after = run(network, x, replace(settings, code_epochs=60, code_rate=0.02))
-    assert after.reports[-1].output_error < before.reports[-1].output_error
+    assert np.array_equal(still.quantized["fc"].codes, run(network, x, settings).quantized["fc"].codes)
+    assert after.reports[-1].output_error < 0.6 * still.reports[-1].output_error
 
 
 def test_all_last_updates_resume_exactly(images: Array) -> None:
@@ -167,10 +168,14 @@ def test_the_last_update_is_what_it_is_without_codes_that_move(images: Array) ->
 
 
 def test_codes_move_with_running_statistics_and_settle(images: Array) -> None:
-    settings = replace(SETTINGS, code_epochs=4, update=replace(UPDATE, statistics="batch", pool=4, copies=1))
+    own = replace(UPDATE, statistics="batch", pool=4, copies=1)
+    settings = replace(SETTINGS, code_epochs=4, update=own)
     (moving, _, _), (settling, kind, _) = _last_updates(settings, images, np.random.default_rng(0))
-    assert (moving.statistics, settling.statistics) == ("running", "running")
-    assert (settling.epochs, settling.mix, settling.intermediate, kind) == (2, 0.0, 0.0, Scales)
+    assert (moving.statistics, moving.copies) == ("running", 4)
+    assert (settling, kind) == (replace(own, epochs=2, copies=2, statistics="running"), Scales)
+    told = replace(settings, update=replace(own, mix=0.3, intermediate=2.0))
+    *_, (settling, _, _) = _last_updates(told, images, np.random.default_rng(0))
+    assert (settling.mix, settling.intermediate, settling.features) == (0.3, 2.0, "last")
     assert settings.last_epochs == 4 + 2 and replace(settings, code_epochs=3).settling_epochs == 1
     # The statistics are those that the layers' own updates have left.
     before = run(residual_network(), images, replace(settings, code_epochs=0))
@@ -206,9 +211,9 @@ def test_what_the_code_phase_takes_from_the_update(images: Array) -> None:
         {"cascades": 2},
         {"update": replace(UPDATE, validation=0.25)},
         {"update": replace(UPDATE, optimizer="sgd", learning_rate=1e-4), "code_rate": 1e-3},
-        {"final_epochs": 2, "reestimate": "end"},
+        {"final_epochs": 2},
     ],
-    ids=["free", "cascades", "validation", "sgd", "all that follows"],
+    ids=["free", "cascades", "validation", "sgd", "the last update"],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_it_goes_with_other_settings(images: Array, change: dict[str, Any], dtype: type) -> None:
@@ -261,6 +266,7 @@ def test_fixed_sets_keep_their_values(images: Array) -> None:
     [
         ({"code_epochs": -1}, "`code_epochs` must be"),
         ({"code_epochs": 1, "update": None}, "`code_epochs` must be 0 without an update"),
+        ({"code_epochs": 1, "reestimate": "end"}, "`reestimate` must be 'none' with `code_epochs`"),
         ({"code_rate": 0.0}, "`code_rate` must be"),
         ({"code_rate": np.nan}, "`code_rate` must be"),
     ],
@@ -268,3 +274,15 @@ def test_fixed_sets_keep_their_values(images: Array) -> None:
 def test_settings_are_checked(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(SETTINGS, **change)  # type: ignore[arg-type]
+
+
+def test_batches_of_one_image_are_enough_for_running_statistics() -> None:
+    nodes = (Node("bn", BatchNorm(4), ("input",)), Node("fc", Linear(4, 2, bias=False), ("bn",)))
+    params = {name: np.ones(4) for name in ("weight", "bias", "running_mean", "running_var")}
+    network = Network(nodes, {"bn": params, "fc": {"weight": np.eye(2, 4)}}, (4,))
+    x = np.random.default_rng(1).standard_normal((8, 4))
+    settings = LdnqSettings(update=UpdateSettings(epochs=1, batch_size=1, copies=1, pool=1), code_epochs=2)
+    assert settings.update is not None and settings.update.statistics == "batch"
+    run(network, x, settings)
+    with pytest.raises(ValueError, match="`batch_size` must"):
+        run(network, x, replace(settings, final_epochs=1))

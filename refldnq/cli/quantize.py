@@ -170,7 +170,9 @@ UPDATE = (
 @click.option("--learning-rate", type=float, help="Update: rate of the first step.")
 @click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="Update: how the rate falls.")
 @click.option(
-    "--statistics", type=click.Choice(["batch", "running"]), help="Update: what batch normalization uses."
+    "--statistics",
+    type=click.Choice(["batch", "running"]),
+    help="Update: what batch normalization uses; epochs of --code-epochs use the running ones.",
 )
 @click.option("--momentum", type=float, help="Update: momentum of sgd.")
 @click.option("--weight-decay", type=float, help="Update: L2 penalty.")
@@ -210,14 +212,14 @@ UPDATE = (
 @click.option(
     "--final-epochs",
     type=int,
-    help="Epochs of a last update of batch normalization and scales, codes fixed; biases move too, but for "
-    "--profile best; 0 is none.",
+    help="Epochs of an update of batch normalization and scales behind the last layer, codes fixed; biases "
+    "move too, but for --profile best; 0 is none.",
 )
 @click.option(
     "--code-epochs",
     type=int,
-    help="Epochs after that in which all codes move too, by straight-through steps, and a third as many with "
-    "codes fixed again; 0 is none.",
+    help="Epochs after those of --final-epochs in which all codes move too, by straight-through steps, and a "
+    "third as many with codes fixed again; 0 is none.",
 )
 @click.option(
     "--code-rate", type=float, help="How far such a step moves, as a share of the distance of two levels."
