@@ -34,6 +34,7 @@ OUTER = (
     "hessian_versions",
     "cascades",
     "final_epochs",
+    "final_scales",
     "code_epochs",
     "code_rate",
     "reestimate",

@@ -75,6 +75,7 @@ VARIANTS = (
     f"{BLOCK},final_epochs=32,ridge=0.1",
     "epochs=16,copies=16,pool=96",
     "epochs=16,copies=16,pool=96,final_epochs=96",
+    "epochs=16,copies=16,pool=96,final_epochs=96,final_scales=false",
     "epochs=32,copies=32,pool=192",
     BEST,
     f"{BEST},closed_weight=1",

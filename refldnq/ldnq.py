@@ -8,7 +8,7 @@ problem (10) (step 3), the weights update of the rest (step 4). This module is t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -119,6 +119,10 @@ class LdnqSettings:
         Epochs of a last update, when all layers are quantized, of the scales and of what the settings of
         `update` move and is not quantized: batch normalization and, but for ``weights=False``, biases and
         other layers (module `final`). 0, as in the paper, leaves it out.
+    final_scales : bool, optional
+        Whether scales move in it. Without, it is step 4 of Algorithm 1 behind the last layer, where nothing
+        is left to learn but what is never quantized: batch normalization, "which is also updated in the
+        quantized network", and, but for ``weights=False``, biases.
     code_epochs : int, optional
         Epochs in which, after that last update, all codes move too, by straight-through steps (module
         `straight`). Every epoch has a version of its own, unless the update's `pool` is 1 or the inputs are
@@ -164,6 +168,7 @@ class LdnqSettings:
     reestimate: str = "none"
     cascades: int = 1
     final_epochs: int = 0
+    final_scales: bool = field(default=True, metadata={"later": True})
     code_epochs: int = field(default=0, metadata={"later": True})
     code_rate: float = field(default=0.005, metadata={"later": True})
     batch_size: int = 100
@@ -580,7 +585,8 @@ def _last_updates(
     if how is None:
         return
     if settings.final_epochs:
-        yield _with_epochs(how, settings.final_epochs), Scales, rng
+        kind = Scales if settings.final_scales else _fixed_scales
+        yield _with_epochs(how, settings.final_epochs), kind, rng
     if settings.code_epochs:
         # Without the noise of the batches' statistics: 41 in train mode was 26 in eval mode (ResNet-20).
         how, (moving, settling) = replace(how, statistics="running"), rng.spawn(2)
@@ -597,6 +603,16 @@ def _last_updates(
         )
         yield own, partial(Codes, rate=settings.code_rate), moving
         yield _with_epochs(how, settings.settling_epochs), Scales, settling
+
+
+def _fixed_scales(
+    network: Network,
+    quantized: Mapping[str, QuantizedWeight],
+    fixed: Sequence[str],
+    settings: UpdateSettings,
+) -> Scales:
+    """`Scales` of which none moves."""
+    return Scales(network, quantized, tuple(quantized), settings)
 
 
 def _with_epochs(how: UpdateSettings, epochs: int) -> UpdateSettings:

@@ -215,8 +215,13 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
     ),
     "last update": (
         ("--epochs", 1, "--intermediate", 0.5, "--final-epochs", 2),
-        lambda s: (s["update"]["intermediate"], s["final_epochs"]),
-        (0.5, 2),
+        lambda s: (s["update"]["intermediate"], s["final_epochs"], "final_scales" in s),
+        (0.5, 2, False),
+    ),
+    "last update with scales fixed": (
+        ("--epochs", 1, "--final-epochs", 1, "--no-final-scales"),
+        lambda s: (s["final_epochs"], s["final_scales"]),
+        (1, False),
     ),
     "codes": (
         ("--epochs", 1, "--code-epochs", 2, "--code-rate", 0.125, "--features", "blocks"),
@@ -608,6 +613,7 @@ OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "epochs without update": (("--no-update", "--epochs", 3), "--epochs"),
     "epochs = 0": (("--epochs", 0), "`epochs`"),
     "rate = inf": (("--learning-rate", "inf"), "`learning_rate`"),
+    "scales without epochs": (("--no-final-scales",), "`--final-scales` must come with `--final-epochs`"),
     "a rate of codes that stay": (("--code-rate", 0.1), "`--code-rate` must come with `--code-epochs`"),
     "codes without update": (("--no-update", "--code-epochs", 3), "`code_epochs`"),
     "rate of codes = 0": (("--code-epochs", 3, "--code-rate", 0), "`code_rate`"),

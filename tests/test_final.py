@@ -195,3 +195,16 @@ def test_quantized_weights_stay_in_later_cascades(images: Array) -> None:
         assert same(run(residual_network(), images, settings, resume=state), whole)
     with pytest.raises(ValueError, match="`cascades` must be 1 in the profile released-2019"):
         LdnqSettings(profile="released-2019", cascades=2)
+
+
+def test_scales_can_stay(images: Array) -> None:
+    settings = replace(SETTINGS, final_epochs=3, final_scales=False)
+    before, after = run(residual_network(), images, SETTINGS), run(residual_network(), images, settings)
+    moving = run(residual_network(), images, replace(settings, final_scales=True))
+    for name, code in before.quantized.items():
+        assert np.array_equal(after.quantized[name].weight(), code.weight())
+        assert not np.array_equal(moving.quantized[name].weight(), code.weight())
+    for key in ("weight", "bias", "running_mean"):
+        assert not np.array_equal(after.network.params["bn1"][key], before.network.params["bn1"][key])
+    Model(network=after.network, quantized=after.quantized)
+    assert after.reports[-1].update_images == before.reports[-1].update_images + 3 * len(images)

@@ -136,7 +136,7 @@ def _objection(quantized: Network, request: Mapping[str, Any], last: str) -> str
     elif settings.get("code_epochs"):
         reason = "codes moved after the last layer"
     elif settings.get("final_epochs"):
-        reason = "batch normalization and scales moved after the last layer"
+        reason = "batch normalization or scales moved after the last layer"
     elif settings.get("absorb"):
         reason = "batch normalization or biases behind a layer were changed with it"
     elif isinstance(cascades, int) and cascades > 1:

@@ -37,6 +37,7 @@ PROBLEM = (
     "closed_weight",
     "hessian_versions",
     "cascades",
+    "final_scales",
     "code_rate",
 )
 """Options that are fields of Algorithm 1's settings."""
@@ -216,6 +217,11 @@ UPDATE = (
     "move too, but for --profile best; 0 is none.",
 )
 @click.option(
+    "--final-scales/--no-final-scales",
+    default=None,
+    help="Whether scales move in them.  [default: final-scales]",
+)
+@click.option(
     "--code-epochs",
     type=int,
     help="Epochs after those of --final-epochs in which all codes move too, by straight-through steps, and a "
@@ -350,6 +356,8 @@ def _settings(options: dict[str, Any]) -> LdnqSettings:
     update = _update(options, profile)
     lasting: dict[str, Any] = {"final_epochs": 0, "code_epochs": 0} if update is None else {}
     lasting |= given(**{name: options[name] for name in ("final_epochs", "code_epochs")})
+    if options["final_scales"] is not None and not lasting.get("final_epochs", profile.final_epochs):
+        raise ValueError("`--final-scales` must come with `--final-epochs`, got it without.")
     if options["code_rate"] is not None and not lasting.get("code_epochs", profile.code_epochs):
         raise ValueError(f"`--code-rate` must come with `--code-epochs`, got {options['code_rate']} alone.")
     return replace(
