@@ -39,12 +39,17 @@ def kill_one(client: Client, store: Path) -> tuple[int, str]:
     """Kill the first worker whose run has a state file, and say which process it was, and which run."""
     deadline = time.monotonic() + WITHIN
     while time.monotonic() < deadline:
-        stored = [path.name for path in store.parent.glob(f"{store.stem}-*.checkpoint.h5")]
+        stored = list(store.parent.glob(f"{store.stem}-*.checkpoint.h5"))
         found = client.run(at_work).values() if stored else []
         for pid, run in filter(None, found):
-            if any(run[:16] in name for name in stored):
+            own = [path for path in stored if run[:16] in path.name]
+            if not own:
+                continue
+            os.kill(pid, signal.SIGSTOP)
+            if own[0].exists():  # else the run has ended since, and its state is gone
                 os.kill(pid, signal.SIGKILL)
                 return pid, run
+            os.kill(pid, signal.SIGCONT)
         time.sleep(0.01)
     raise AssertionError("no run has stored a part of itself")
 
