@@ -3,8 +3,9 @@ r"""A last update when all layers are quantized: what is not quantized learns, a
 One factor :math:`e^s` for each scale :math:`\alpha` (fixed sets have none) moves, to give the teacher's
 output again, and of all layers what step 4 moves of those behind its cut: batch normalization's scales and
 shifts and, unless the settings say ``weights=False``, biases and the weights of layers that are not
-quantized. Of the paper's Algorithm 1 it is step 4 once more, behind the last layer; step 6 moves batch
-normalization and layers that are not quantized, but no scale, and needs labels.
+quantized. Of the paper's Algorithm 1 it is step 4 once more, behind the last layer; for that alone, keep all
+scales fixed. Step 6 moves batch normalization and layers that are not quantized, but no scale, and needs
+labels.
 """
 
 from __future__ import annotations

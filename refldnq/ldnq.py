@@ -118,7 +118,7 @@ class LdnqSettings:
     final_epochs : int, optional
         Epochs of a last update, when all layers are quantized, of the scales and of what the settings of
         `update` move and is not quantized: batch normalization and, but for ``weights=False``, biases and
-        other layers (module `final`). 0, as in the paper, leaves it out.
+        other layers (module `final`). 0, as in the profile ``paper``, leaves it out.
     final_scales : bool, optional
         Whether scales move in it. Without, it is step 4 of Algorithm 1 behind the last layer, where nothing
         is left to learn but what is never quantized: batch normalization, "which is also updated in the
@@ -586,7 +586,7 @@ def _last_updates(
         return
     if settings.final_epochs:
         kind = Scales if settings.final_scales else _fixed_scales
-        yield _with_epochs(how, settings.final_epochs), kind, rng
+        yield _with_epochs(how, settings.final_epochs), kind, rng  # [LDNQ] Algorithm 1, step 4, l = L
     if settings.code_epochs:
         # Without the noise of the batches' statistics: 41 in train mode was 26 in eval mode (ResNet-20).
         how, (moving, settling) = replace(how, statistics="running"), rng.spawn(2)
