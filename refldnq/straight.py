@@ -4,12 +4,17 @@ Every entry has a position on the line of its layer's levels; its code is that o
 gradient of the output error with respect to G moves the position as if G were the scale times the position
 (Bengio, Leonard, Courville 2013, "Estimating or propagating gradients through stochastic neurons", the
 straight-through estimator). The paper has nothing of the kind: its codes stay once their layer is done.
+
+Where the best place is between two levels, a position swings about the middle of the two, and its code with
+it, until the end of the update decides by chance (Nagel, Fournarakis, Bondarenko, Blankevoort 2022,
+"Overcoming oscillations in quantization-aware training", who freeze such weights at their running mean). Here
+an entry whose code comes back to where it came from stays there: the step away had not been worth it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,10 +22,49 @@ from refldnq._typing import Array
 from refldnq.final import FACTOR, Scales
 from refldnq.model import QuantizedWeight
 from refldnq.network import Network
-from refldnq.update import UpdateSettings
+from refldnq.optim import Tree
+from refldnq.update import Copy, UpdateResult, UpdateSettings
 
 POSITION = "position"
 """Name of the positions, (g, d, m), among a layer's moving arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Where a layer's codes are, where they came from, and which are back.
+
+    Parameters
+    ----------
+    codes : Array, shape (g, d, m), int8
+        Today's.
+    way : Array, shape (g, d, m), int8
+        The sign of every code's last change, 0 before the first.
+    back : Array, shape (g, d, m), bool
+        Which have turned around: they stay.
+    """
+
+    codes: Array
+    way: Array
+    back: Array
+
+    def follow(self, codes: Array) -> Path:
+        """The path after a step to `codes`, from which those that are back do not go.
+
+        Examples
+        --------
+        >>> path = Path(np.array([1, 1]), np.array([0, 0]), np.array([False, False]))
+        >>> for codes in ([2, 2], [1, 2], [2, 1], [0, 0]):
+        ...     path = path.follow(np.array(codes))
+        ...     print(path.codes, path.back)
+        [2 2] [False False]
+        [1 2] [ True False]
+        [1 1] [ True  True]
+        [1 1] [ True  True]
+        """
+        codes = np.where(self.back, self.codes, codes)
+        change = np.sign(np.subtract(codes, self.codes, dtype=np.int8))
+        turned = change * self.way < 0
+        return Path(codes, np.where(change != 0, change, self.way), self.back | turned)
 
 
 class Codes(Scales):
@@ -77,6 +121,7 @@ class Codes(Scales):
             start = code.values[code.codes] / self.units[name]
             arrays.setdefault(name, {})[POSITION] = start.astype(network.dtype)
         object.__setattr__(self, "arrays", arrays)
+        self.paths: dict[str, Path] = {}
 
     def code(self, name: str, own: Mapping[str, Array]) -> QuantizedWeight:
         """What a quantized layer's moving arrays stand for."""
@@ -96,3 +141,29 @@ class Codes(Scales):
         position = own[POSITION] * self.units[name]
         outside = (position > code.values[-1]) & (gradient < 0) | (position < code.values[0]) & (gradient > 0)
         return {**super().inner(name, own, dG, code), POSITION: np.where(outside, 0.0, gradient)}
+
+    def after(self, arrays: Tree) -> Tree:
+        """A step's result with the positions of codes that are back on their level."""
+        kept: dict[str, Mapping[str, Array]] = dict(arrays)
+        for name, own in arrays.items():
+            if POSITION in own:
+                code = self.code(name, own)
+                path = self.paths[name] = self.paths[name].follow(code.codes)
+                level = code.values.astype(self.network.dtype)[path.codes] / self.units[name]
+                position = np.where(path.back, level, own[POSITION]).astype(self.network.dtype)
+                kept[name] = {**own, POSITION: position}
+        return kept
+
+    def update(
+        self,
+        copies: Sequence[Copy],
+        settings: UpdateSettings,
+        rng: np.random.Generator,
+        *,
+        plain: Copy | None = None,
+    ) -> tuple[UpdateResult, dict[str, QuantizedWeight]]:
+        """Step 4 with this moving, as `Scales.update` has it; no code has moved when it begins."""
+        for name, code in self.quantized.items():
+            still = np.zeros(code.codes.shape, np.int8)
+            self.paths[name] = Path(code.codes, still, still != 0)
+        return super().update(copies, settings, rng, plain=plain)

@@ -288,6 +288,10 @@ class Moving:
         """The gradient with respect to what moves, from that of the network's arrays."""
         return gradients
 
+    def after(self, arrays: Tree) -> Tree:
+        """What a step's result becomes before the network takes it; here it stays."""
+        return arrays
+
 
 def moving_arrays(network: Network, cut: int, settings: UpdateSettings) -> dict[str, dict[str, Array]]:
     """The arrays that the update may move: those of layers at or behind `cut`, by layer and name.
@@ -410,7 +414,8 @@ def update(
             rate = learning_rate(settings.schedule, settings.learning_rate, done, steps)
             done += 1
             pulled = moving.pull(arrays, gradients)
-            arrays, state = rule.step(arrays, pulled, state, rate=rate, count=done)
+            stepped, state = rule.step(arrays, pulled, state, rate=rate, count=done)
+            arrays = moving.after(stepped)
             params = _merge(_merge(params, moving.place(arrays)), statistics)
             images += batch.size
             total += loss * batch.size

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_final import STEP, quantized
 from test_ldnq import SETTINGS, UPDATE, residual_network, run, same
 
-from refldnq._typing import Array
+from refldnq._typing import Array, NetworkParams
 from refldnq.codebook import fixed, free
 from refldnq.final import Scales
 from refldnq.layers import BatchNorm, Linear
@@ -20,7 +22,8 @@ from refldnq.ldnq import CODE_INTERMEDIATE, CODE_MIX, LdnqSettings, Progress, _l
 from refldnq.loss import output_error
 from refldnq.model import Model, QuantizedWeight
 from refldnq.network import Network, Node
-from refldnq.straight import POSITION, Codes
+from refldnq.optim import Tree
+from refldnq.straight import POSITION, Codes, Path
 from refldnq.update import Copy, UpdateSettings
 
 RATE = 0.05
@@ -84,8 +87,9 @@ def line(code: int, position: float | None = None) -> tuple[Network, QuantizedWe
     return Network(nodes, {"fc": {"weight": own.weight()[0].T}}, (1,)), own
 
 
-@pytest.mark.parametrize(("wanted", "code"), [(-5.0, 0), (-0.6, 1), (0.1, 2), (0.4, 3), (5.0, 4)])
-def test_a_code_goes_to_the_level_that_fits(wanted: float, code: int) -> None:
+@pytest.mark.parametrize(("wanted", "code"), [(-5.0, 0), (-0.6, 1), (0.1, 2), (0.4, 2), (0.6, 3), (5.0, 4)])
+def test_a_code_goes_to_the_last_level_before_what_fits(wanted: float, code: int) -> None:
+    # 0.4 lies between the levels 0 and 0.5: the code goes to 0.5, is sent back, and stays.
     x = np.random.default_rng(0).standard_normal((64, 1))
     settings = UpdateSettings(epochs=200, batch_size=64, copies=1, pool=1, learning_rate=1e-6)
     network, own = line(2)
@@ -105,7 +109,57 @@ def test_without_the_ends_positions_run_away(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Codes, "inner", wrong)
     with pytest.raises(AssertionError):
-        test_a_code_goes_to_the_level_that_fits(5.0, 4)
+        test_a_code_goes_to_the_last_level_before_what_fits(5.0, 4)
+
+
+def changes(wanted: float) -> list[int]:
+    """The codes that one entry has after the steps at which it changes."""
+    x = np.random.default_rng(0).standard_normal((64, 1))
+    settings = UpdateSettings(epochs=400, batch_size=16, copies=1, pool=1, schedule="constant")
+    network, own = line(2)
+    moving, seen = Codes(network, {"fc": own}, ("fc",), settings, rate=0.05), [2]
+    place = moving.place
+
+    def watched(arrays: Tree) -> NetworkParams:
+        seen.append(moving.code("fc", arrays["fc"]).codes.item())
+        return place(arrays)
+
+    moving.place = watched  # type: ignore[method-assign]
+    for _ in range(2):  # another update does not know of the first
+        del seen[1:]
+        result, new = moving.update([Copy({"input": x}, wanted * x)], settings, np.random.default_rng(0))
+    assert new["fc"].codes.item() == seen[-1]
+    assert own.values[seen[-1]] == pytest.approx(
+        moving.units["fc"] * result.arrays["fc"][POSITION].item(), abs=0.5
+    )
+    return [code for code, before in zip(seen[1:], seen[:-1], strict=True) if code != before]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "codes"), [(0.1, [3, 2]), (0.4, [3, 2]), (0.6, [3, 4, 3]), (-0.9, [1, 0, 1]), (5.0, [3, 4])]
+)
+def test_a_code_that_comes_back_stays(wanted: float, codes: list[int]) -> None:
+    assert changes(wanted) == codes
+
+
+def test_without_that_a_code_swings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Codes, "after", Scales.after)
+    assert len(changes(0.4)) > 20
+
+
+@given(data=st.data())
+def test_a_path_keeps_what_came_back(data: st.DataObject) -> None:
+    walk = data.draw(st.lists(st.integers(0, 4), min_size=2, max_size=12))
+    path = Path(np.array([walk[0]], np.int8), np.zeros(1, np.int8), np.zeros(1, bool))
+    # A twin in plain Python.
+    kept, way, back = walk[0], 0, False
+    for code in walk[1:]:
+        path = path.follow(np.array([code], np.int8))
+        if not back and code != kept:
+            turn = 1 if code > kept else -1
+            back, way, kept = turn == -way, turn, code
+        assert (path.codes.item(), path.back.item()) == (kept, back)
+        assert back or path.way.item() == way
 
 
 def test_codes_move_and_give_the_weights_bit_for_bit(images: Array) -> None:

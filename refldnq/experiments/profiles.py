@@ -60,5 +60,6 @@ def profile_settings(name: Profile, codebook: Codebook | None = None) -> LdnqSet
             hessian_versions=4,
             update=UpdateSettings(weights=False, epochs=1, copies=1),
             final_epochs=96,
+            code_epochs=96,
         )
     return LdnqSettings(codebook=codebook, profile=name)
