@@ -94,7 +94,15 @@ def key_of(network: str, method: str, asked: QuantizeRequest, data: Dataset) -> 
     }
 
 
-def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest, method: str) -> dict[str, Any]:
+def changes_of(result: dict[str, Any], method: str) -> str:
+    """In what a row's settings differ from today's of its method, which may be younger than the row."""
+    changes = changes_from_defaults(result["settings"], base_of(method))
+    if result["mean_bits"] is None:
+        return changes
+    return f"{result['mean_bits']} bits in the mean" + ("" if changes == "defaults" else f",{changes}")
+
+
+def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest) -> dict[str, Any]:
     """A finished run's result."""
     assert outcome.before is not None and outcome.after is not None
     layer_fields = (
@@ -106,9 +114,6 @@ def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest, method: str) -> 
         "relative_output_error",
         "seconds",
     )
-    changes = changes_from_defaults(asked.settings, base_of(method))
-    if asked.mean_bits is not None:
-        changes = f"{asked.mean_bits} bits in the mean" + ("" if changes == "defaults" else f",{changes}")
     return {
         "correct_before": outcome.before.correct,
         "correct_after": outcome.after.correct,
@@ -119,8 +124,8 @@ def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest, method: str) -> 
         "updates": sum(report.update_images > 0 for report in outcome.reports),
         "layers": [{name: getattr(report, name) for name in layer_fields} for report in outcome.reports],
         "settings": asked.settings,
+        "mean_bits": asked.mean_bits,
         "dtype": asked.dtype,
-        "changes": changes,
         "version": __version__,
         "threads": thread_count(),
     }
@@ -143,7 +148,7 @@ def run(
         outcome = quantize_model(
             model, data, asked, test=test, on_progress=tell, checkpoint=checkpoint, resume=True
         )
-        return result_of(outcome, asked, key["method"])
+        return result_of(outcome, asked)
 
     row = store.run(key, work)
     checkpoint.unlink(missing_ok=True)
@@ -171,7 +176,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "method": method,
                 "images": images,
                 "levels": levels,
-                "changes": results[0]["changes"],
+                "changes": changes_of(results[0], method),
                 "n": len(drops),
                 "before": statistics.fmean(100 * r["correct_before"] / r["total"] for r in results),
                 "after": statistics.fmean(100 * r["correct_after"] / r["total"] for r in results),

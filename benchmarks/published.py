@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -121,10 +121,13 @@ def _parse(default: Any, text: str) -> Any:
     return type(default)(text)
 
 
-def changes_from_defaults(settings: LdnqSettings, base: LdnqSettings | None = None) -> str:
+def changes_from_defaults(
+    settings: LdnqSettings | Mapping[str, Any], base: LdnqSettings | None = None
+) -> str:
     """The fields that differ from the defaults, or from `base`, as ``field=value`` with commas.
 
-    ``defaults`` if none does.
+    ``defaults`` if none does. Settings may be as a stored row has them: what is younger than the row has its
+    default.
 
     Examples
     --------
@@ -133,11 +136,14 @@ def changes_from_defaults(settings: LdnqSettings, base: LdnqSettings | None = No
     >>> changes_from_defaults(LdnqSettings())
     'defaults'
     """
-    own, defaults = flat(settings), flat(base or LdnqSettings())
-    changed = [f"{name}={_text(value)}" for name, value in own.items() if value != defaults[name]]
-    if settings.update is None:
+    record, wanted = plain(settings), flat(base or LdnqSettings())
+    told = {**record, **(record["update"] or {})}
+    own = {name: told.get(name, value) for name, value in flat(LdnqSettings()).items()}
+    known = own if record["update"] is not None else OUTER
+    changed = [f"{name}={_text(own[name])}" for name in known if own[name] != wanted[name]]
+    if record["update"] is None:
         changed.append("no update")
-    if getattr(settings.solver_settings, "per_channel", False):
+    if (record["solver_settings"] or {}).get("per_channel"):
         changed.append("per channel")
     return ",".join(changed) or "defaults"
 

@@ -12,6 +12,7 @@ compared is the variants. The test images are not opened: the process refuses to
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ BLOCK = f"{BASE},solver=anneal,target=block,absorb=true,weights=false"
 
 BEST = changes_from_defaults(profile_settings("best"))
 """The profile; what follows it in a variant changes it."""
+
+STILL = changes_from_defaults(replace(profile_settings("best"), code_epochs=0))
+"""The profile without the part in which codes move."""
 
 VARIANTS = (
     BASE,
@@ -77,25 +81,30 @@ VARIANTS = (
     "epochs=16,copies=16,pool=96,final_epochs=96",
     "epochs=16,copies=16,pool=96,final_epochs=96,final_scales=false",
     "epochs=32,copies=32,pool=192",
+    STILL,
+    f"{STILL},closed_weight=1",
+    f"{STILL},hessian_versions=1",
+    f"{STILL},hessian_versions=2",
+    f"{STILL},hessian_versions=8,final_epochs=192",
+    f"{STILL},epochs=8,copies=8",
+    f"{STILL},final_epochs=32",
+    f"{STILL},cascades=2",
+    f"{STILL},ridge=0.1",
+    f"{STILL},intermediate=1",
+    f"{STILL},mix=0.5",
+    f"{STILL},learning_rate=0.003",
+    f"{STILL},batch_size=25",
+    f"{STILL},statistics=running",
+    f"{STILL},weights=true",
+    f"{STILL},solver=admm_plus",
+    f"{STILL},flip=false",
     BEST,
-    f"{BEST},closed_weight=1",
-    f"{BEST},hessian_versions=1",
-    f"{BEST},hessian_versions=2",
-    f"{BEST},hessian_versions=8,final_epochs=192",
-    f"{BEST},epochs=8,copies=8",
+    f"{BEST},code_epochs=48",
+    f"{BEST},code_epochs=192",
+    f"{BEST},code_rate=0.005",
+    f"{BEST},code_rate=0.03",
+    f"{BEST},hessian_versions=8",
     f"{BEST},final_epochs=32",
-    f"{BEST},cascades=2",
-    f"{BEST},ridge=0.1",
-    f"{BEST},intermediate=1",
-    f"{BEST},mix=0.5",
-    f"{BEST},learning_rate=0.003",
-    f"{BEST},batch_size=25",
-    f"{BEST},statistics=running",
-    f"{BEST},weights=true",
-    f"{BEST},solver=admm_plus",
-    f"{BEST},flip=false",
-    f"{BEST},code_epochs=96",
-    f"{BEST},code_epochs=96,code_rate=0.015",
 )
 """What is compared; every variant is a change of the defaults."""
 
@@ -178,8 +187,10 @@ def key_of(network: str, settings: LdnqSettings, data: Dataset, seed: int) -> Ke
 
 
 def complete(row: dict[str, Any]) -> dict[str, Any]:
-    """A row's settings, with the defaults of those that are younger than the row."""
-    return {**flat(LdnqSettings()), **row["result"]["settings"]}
+    """A row's settings, with the defaults of those that are younger than the row or have no effect in it."""
+    defaults = flat(LdnqSettings())
+    own = {**defaults, **row["result"]["settings"]}
+    return own if own["code_epochs"] else {**own, "code_rate": defaults["code_rate"]}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -41,19 +41,23 @@ from refldnq.update import Moving, UpdateResult, UpdateSettings, left_out, movin
 from refldnq.versions import Versions
 
 CODE_MIX = 0.5
-"""`UpdateSettings.mix` while codes move. Chosen here, as all settings of that part, on held-out training
-images, by the output error of ResNet-20 in the profile ``best``: 33.1 after the last update. With steps a
-third as long and codes that swing freely it was 30.8 after 96 epochs with mixtures and 32 without codes, 31.7
-without mixtures, 32.7 after the 32 alone; one run each from one state, as all numbers of that part."""
+"""`UpdateSettings.mix` while codes move. Chosen here, as all settings of that part, by the output error of
+ResNet-20 in the profile ``best`` with one scale a channel, on 5,000 held-out training images, single runs
+from one state. It was 33.1 after the last update and 32.7 after 32 epochs more with codes fixed; with 96
+epochs of moving codes before these 29.5. Before codes that turn around stayed, with steps a third as long and
+blocks' outputs at 0.015, the same was 30.8, and 31.7 without mixtures."""
 
 CODE_INTERMEDIATE = 0.05
-"""`UpdateSettings.intermediate` at every block while codes move: after 48 epochs 31.2 with 0.015, 30.6 with
-0.05, 30.8 with 0.15 (chosen here, `CODE_MIX` says on what; codes that came back stayed, in the first two
-where their running mean had been)."""
+"""`UpdateSettings.intermediate` at every block while codes move. Chosen here, `CODE_MIX` says on what: after
+48 epochs 31.1 with 0.015 and 30.8 with 0.15; where codes that turn around stayed at their running mean 31.2
+with 0.015 and 30.6 with 0.05."""
 
 CHANNEL_HESSIANS = 1 << 27
 """Most entries of the Hessians of a layer's channels, 1 GiB (chosen here: solvers keep several such arrays;
 the largest of the CIFAR residual networks has 2**24)."""
+
+MOVED = "codes moved after the last layer, so errors, objective and bound are those of before"
+"""How the note begins that a layer's report has on codes that moved; their number follows."""
 
 RIDGE = "the ridge's epsilon is"
 """How the note begins that a layer's report has on the ridge of its problem."""
@@ -125,16 +129,17 @@ class LdnqSettings:
         quantized network", and, but for ``weights=False``, biases.
     code_epochs : int, optional
         Epochs in which, after that last update, all codes move too, by straight-through steps (module
-        `straight`). Every epoch has a version of its own, unless the update's `pool` is 1 or the inputs are
-        no images; where `update` does not say otherwise, versions are mixed by `CODE_MIX` (not with
-        `validation`) and blocks' outputs count by `CODE_INTERMEDIATE`. A third as many epochs, rounded up,
-        follow with codes fixed, where mixtures and blocks count only if `update` says so. In both batch
-        normalization uses its running statistics, which `final_epochs` prepares best, whatever `update` says;
-        `reestimate` must leave them. 0, as in the paper, leaves it out.
+        `straight`), each until it turns around. Every epoch has a version of its own, unless the update's
+        `pool` is 1 or the inputs are no images; where `update` does not say otherwise, versions are mixed by
+        `CODE_MIX` (not with `validation`) and blocks' outputs count by `CODE_INTERMEDIATE`, which takes the
+        memory that `UpdateSettings.features` tells of. A third as many epochs, at least one, follow with
+        codes fixed, where mixtures and blocks count only if `update` says so. In both batch normalization
+        uses its running statistics, which `final_epochs` prepares best, whatever `update` says; `reestimate`
+        must leave them. 0, as in the paper, leaves it out.
     code_rate : float, optional
-        How far such a step moves an entry at first, as a share of the least distance of two levels. Chosen
-        here, `CODE_MIX` says on what: after 48 epochs 31.2, twice the rate 33.7, a third 32.5; where codes
-        that come back do not stay, a third is best, and three times that gave 33.1 after 96 epochs.
+        How far such a step of Adam moves an entry at first, as a share of the least distance of two levels.
+        Chosen here, `CODE_MIX` says on what: after 48 epochs 31.2 where codes that turned around stayed at
+        their running mean and blocks' outputs counted 0.015; twice the rate 33.7, a third 32.5.
     batch_size : int, optional
         Images at a time where no gradient is needed; it bounds memory and changes no result beyond rounding.
     profile : {'paper', 'released-2019'}, optional
@@ -241,8 +246,8 @@ class LdnqSettings:
 
     @property
     def settling_epochs(self) -> int:
-        """Epochs with codes fixed that follow those in which codes move: a third of them, rounded up."""
-        return -(-self.code_epochs // 3)
+        """Epochs with codes fixed that follow those in which codes move: a third of them, at least one."""
+        return max(1, self.code_epochs // 3) if self.code_epochs else 0
 
     @property
     def last_epochs(self) -> int:
@@ -652,7 +657,7 @@ def _with_code(
 ) -> LayerReport:
     code = quantized[report.name]
     moved = int((code.codes != old.codes).sum())
-    note = f"{moved} codes moved after the last layer: errors, objective and bound are those of before"
+    note = f"{MOVED}: {moved}"
     return replace(
         report,
         alpha=_plain_alpha(code.alpha),

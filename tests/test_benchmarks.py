@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from refldnq._plain import plain
 from refldnq.data import Dataset, Preprocess
+from refldnq.experiments.profiles import profile_settings
 from refldnq.layers import Flatten, Linear, ReLU
+from refldnq.ldnq import LdnqSettings
 from refldnq.model import Model
 from refldnq.network import Network, Node
+from refldnq.solvers.anneal import AnnealSettings
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 MODULES = tuple(path.stem for path in sorted(FOLDER.glob("*.py")))
@@ -243,7 +248,8 @@ def accuracy_row(seed: int, drop: float, method: str = "ldnq") -> dict[str, Any]
             "seconds": 60.0,
             "update_images": 15000 * 19 if method == "ldnq" else 0,
             "updates": 19 if method == "ldnq" else 0,
-            "changes": "defaults" if method == "ldnq" else "no update",
+            "mean_bits": None,
+            "settings": plain(LdnqSettings() if method == "ldnq" else LdnqSettings(update=None)),
         },
     }
 
@@ -259,6 +265,24 @@ def test_accuracy_table(load: Load) -> None:
     assert lines[3] == (
         "| resnet20 | ldnq- | 500 | 3 | no update | 1 | 92.00 | 79.00 | 13.00 | 13.00 |  | 13.66 | 0 | 1.0 |"
     )
+
+
+def test_rows_older_than_a_profile_do_not_pass_for_it(load: Load) -> None:
+    accuracy = load("accuracy")
+    best = profile_settings("best")
+    for settings, text in (
+        (best, "defaults"),
+        (replace(best, code_epochs=0), "code_epochs=0"),
+        (
+            replace(best, final_epochs=5, solver_settings=AnnealSettings(per_channel=True)),
+            "final_epochs=5,per channel",
+        ),
+    ):
+        row = {"settings": plain(settings), "mean_bits": None}
+        assert accuracy.changes_of(row, "best") == text
+    row = {"settings": plain(replace(best, code_epochs=0)), "mean_bits": 1.585}
+    assert "code_epochs" not in row["settings"]  # the row may be older than the setting
+    assert accuracy.changes_of(row, "best") == "1.585 bits in the mean,code_epochs=0"
 
 
 def test_study_table(load: Load) -> None:
@@ -298,11 +322,16 @@ def test_a_setting_is_chosen_by_rows_that_differ_in_it_alone(load: Load) -> None
         row(6.0, "epochs=2,copies=2,ridge=0.1,mix=0.5"),
         row(5.0, "epochs=2,copies=2,ridge=0.3", seed=1),  # other images
         row(4.0, "epochs=1,copies=1,flip=false,target=drift"),  # two changes
+        row(3.0, "epochs=2,copies=2,code_rate=0.5,cascades=2"),  # a rate without effect
+        row(2.0, "epochs=2,copies=2,code_rate=0.5,cascades=2,code_epochs=3"),
+        row(1.0, "epochs=2,copies=2,cascades=2,code_epochs=3"),
     ]
     lines = {line.split(" | ")[0]: line.split(" | ")[2] for line in study.choices(rows).splitlines()[2:]}
     assert lines["| `epochs`"] == "1, 1, 96: 9.00 (91.00) against 2, 2, 96: 8.00 (92.00) |"
     assert lines["| `ridge`"] == "0.01: 8.00 (92.00) against 0.1: 7.00 (93.00) |"
     assert lines["| `mix`"] == "0.0: 7.00 (93.00) against 0.5: 6.00 (94.00) |"
+    assert lines["| `cascades`"] == "1: 8.00 (92.00) against 2: 3.00 (97.00) |"
+    assert lines["| `code_rate`"] == "0.5: 2.00 (98.00) against 0.015: 1.00 (99.00) |"
     assert lines["| `flip`"] == lines["| `target`"] == lines["| `solver`"] == "no pair of rows |"
     every = set(published.flat(load("study").profile_settings("best")))
     assert {name.strip("| `") for name in lines} == every - set(study.IDLE)
@@ -479,9 +508,12 @@ def test_an_accuracy_row_of_the_profile_best(load: Load, tmp_path: Path) -> None
         rows[name] = accuracy.run(store, key, tiny_model(), data, test, asked)["result"]
     assert len(store.rows()) == 3  # three keys
     changes = "solver=admm_plus,final_epochs=1,epochs=2,copies=2"
-    assert rows["plain"]["changes"] == changes
-    assert rows["channels"]["changes"] == f"{changes},per channel"
-    assert rows["budget"]["changes"] == f"2.0 bits in the mean,{changes}"
+    found = {name: accuracy.changes_of(row, "best") for name, row in rows.items()}
+    assert found == {
+        "plain": changes,
+        "channels": f"{changes},per channel",
+        "budget": f"2.0 bits in the mean,{changes}",
+    }
     assert {layer["levels"] for layer in rows["plain"]["layers"]} == {3}
     assert {layer["levels"] for layer in rows["budget"]["layers"]} != {3}
 

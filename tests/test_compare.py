@@ -105,8 +105,8 @@ def test_updates_are_as_long_as_it_is_asked(data: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "out.json").read_text())
     passes = {run["method"]: [layer["update_images"] for layer in run["layers"]] for run in record["runs"]}
-    # Behind the last layer nothing moves but in the released code, and in the last update of best.
-    assert passes == {"paper": [40, 40, 0], "released-2019": [40, 40, 40], "best": [40, 40, 40]}
+    # Behind the last layer nothing moves but in the released code, and in the three last updates of best.
+    assert passes == {"paper": [40, 40, 0], "released-2019": [40, 40, 40], "best": [40, 40, 120]}
     for run in record["runs"][:2]:
         own = QuantizeRequest(settings=method_settings(run["method"], epochs=1), images=40, certificates=True)
         outcome = quantize_model(
@@ -370,8 +370,8 @@ def test_methods_are_solvers_and_profiles() -> None:
     assert method_settings("admm") == method_settings("paper") == LdnqSettings()
     short = method_settings("best", epochs=2)
     assert short.update is not None
-    assert (short.update.epochs, short.update.copies, short.final_epochs) == (2, 2, 2)
-    assert method_settings("best", update=False).final_epochs == 0
+    assert (short.update.epochs, short.update.copies) == (short.final_epochs, short.code_epochs) == (2, 2)
+    assert method_settings("best", update=False).last_epochs == 0
     assert method_settings("released-2019", epochs=2).released.max_epochs == 2
     assert method_settings("released-2019", update=False).update is None
     with pytest.raises(ValueError, match="`name` must be one of"):

@@ -27,6 +27,7 @@ from refldnq.cli import main
 from refldnq.data import Dataset, load_dataset
 from refldnq.errors import FormatError
 from refldnq.experiments.drawing import style
+from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.reproduce import exhibit, figures, jobs, methods, tables
 from refldnq.experiments.reproduce import sources as source_module
 from refldnq.experiments.reproduce.correlation import rank_correlation
@@ -322,6 +323,10 @@ def test_a_cap_without_influence_makes_no_other_run() -> None:
     found = methods._request(best, photos).settings
     assert found.update is not None
     assert (found.update.epochs, found.update.copies, found.final_epochs) == (1, 1, 96 * 500 // 10_000)
+    assert found.code_epochs == 96 * 500 // 10_000
+    for images in (501, 2500, 12_000):
+        passed = methods._request(replace(best, images=images), photos).settings
+        assert passed.last_epochs * images <= profile_settings("best").last_epochs * 500
     # What a run does is the same then, and not only its name.
     for method in ("ttq+retrain", "dq+retrain", "ldnq+retrain"):
         own = replace(run, method=method)
@@ -564,7 +569,8 @@ def test_the_work_of_a_run_counts_its_last_update(monkeypatch: pytest.MonkeyPatc
     once = float(sum(multiplications(prepared.model.network)))
     for settings, epochs in (
         (replace(request.settings, final_epochs=0), 96),
-        (replace(request.settings, code_epochs=32), -(32 + 11)),
+        (replace(request.settings, code_epochs=0), 96 + 32),
+        (replace(request.settings, code_epochs=32), 128 - (32 + 10)),
     ):
         other = replace(request, settings=settings)
         with monkeypatch.context() as patch:

@@ -14,17 +14,19 @@ from test_final import STEP, quantized
 from test_ldnq import SETTINGS, UPDATE, residual_network, run, same
 
 from refldnq._typing import Array, NetworkParams
-from refldnq.codebook import fixed, free
+from refldnq.codebook import fixed, free, powers_of_two
+from refldnq.experiments.report import remarks
 from refldnq.final import Scales
 from refldnq.layers import BatchNorm, Linear
 from refldnq.layers.base import LinearMap
-from refldnq.ldnq import CODE_INTERMEDIATE, CODE_MIX, LdnqSettings, Progress, _last_updates
+from refldnq.ldnq import CODE_INTERMEDIATE, CODE_MIX, MOVED, LdnqSettings, Progress, _last_updates
 from refldnq.loss import output_error
 from refldnq.model import Model, QuantizedWeight
 from refldnq.network import Network, Node
 from refldnq.optim import Tree
+from refldnq.solvers.anneal import AnnealSettings
 from refldnq.straight import POSITION, Codes, Path
-from refldnq.update import Copy, UpdateSettings
+from refldnq.update import Copy, UpdateSettings, update
 
 RATE = 0.05
 
@@ -87,7 +89,9 @@ def line(code: int, position: float | None = None) -> tuple[Network, QuantizedWe
     return Network(nodes, {"fc": {"weight": own.weight()[0].T}}, (1,)), own
 
 
-@pytest.mark.parametrize(("wanted", "code"), [(-5.0, 0), (-0.6, 1), (0.1, 2), (0.4, 2), (0.6, 3), (5.0, 4)])
+@pytest.mark.parametrize(
+    ("wanted", "code"), [(-5.0, 0), (-0.6, 1), (-0.4, 2), (0.1, 2), (0.4, 2), (0.6, 3), (0.9, 3), (5.0, 4)]
+)
 def test_a_code_goes_to_the_last_level_before_what_fits(wanted: float, code: int) -> None:
     # 0.4 lies between the levels 0 and 0.5: the code goes to 0.5, is sent back, and stays.
     x = np.random.default_rng(0).standard_normal((64, 1))
@@ -112,53 +116,133 @@ def test_without_the_ends_positions_run_away(monkeypatch: pytest.MonkeyPatch) ->
         test_a_code_goes_to_the_last_level_before_what_fits(5.0, 4)
 
 
-def changes(wanted: float) -> list[int]:
-    """The codes that one entry has after the steps at which it changes."""
+def walk(wanted: float, starts: int = 1) -> list[list[int]]:
+    """The codes of one entry where they change, in several updates with the same object."""
     x = np.random.default_rng(0).standard_normal((64, 1))
     settings = UpdateSettings(epochs=400, batch_size=16, copies=1, pool=1, schedule="constant")
     network, own = line(2)
-    moving, seen = Codes(network, {"fc": own}, ("fc",), settings, rate=0.05), [2]
+    moving, walks = Codes(network, {"fc": own}, ("fc",), settings, rate=0.05), []
     place = moving.place
+    for _ in range(starts):
+        seen = [2]
 
-    def watched(arrays: Tree) -> NetworkParams:
-        seen.append(moving.code("fc", arrays["fc"]).codes.item())
-        return place(arrays)
+        def watched(arrays: Tree, seen: list[int] = seen) -> NetworkParams:
+            seen.append(moving.code("fc", arrays["fc"]).codes.item())
+            return place(arrays)
 
-    moving.place = watched  # type: ignore[method-assign]
-    for _ in range(2):  # another update does not know of the first
-        del seen[1:]
+        moving.place = watched  # type: ignore[method-assign]
         result, new = moving.update([Copy({"input": x}, wanted * x)], settings, np.random.default_rng(0))
-    assert new["fc"].codes.item() == seen[-1]
-    assert own.values[seen[-1]] == pytest.approx(
-        moving.units["fc"] * result.arrays["fc"][POSITION].item(), abs=0.5
-    )
-    return [code for code, before in zip(seen[1:], seen[:-1], strict=True) if code != before]
+        position = moving.units["fc"] * result.arrays["fc"][POSITION].item()
+        assert new["fc"].codes.item() == seen[-1]
+        if moving.paths["fc"].turned.item():
+            assert position == pytest.approx(own.values[seen[-1]], rel=1e-12, abs=1e-12)
+        walks.append([code for code, before in zip(seen[1:], seen[:-1], strict=True) if code != before])
+    return walks
 
 
 @pytest.mark.parametrize(
-    ("wanted", "codes"), [(0.1, [3, 2]), (0.4, [3, 2]), (0.6, [3, 4, 3]), (-0.9, [1, 0, 1]), (5.0, [3, 4])]
+    ("wanted", "codes"),
+    [(0.1, [3, 2]), (0.4, [3, 2]), (0.6, [3, 4, 3]), (-0.4, [1, 2]), (-0.9, [1, 0, 1]), (5.0, [3, 4])],
 )
-def test_a_code_that_comes_back_stays(wanted: float, codes: list[int]) -> None:
-    assert changes(wanted) == codes
+def test_a_code_that_turns_around_stays(wanted: float, codes: list[int]) -> None:
+    assert walk(wanted, 2) == [codes, codes]  # the second update does not know of the first
 
 
 def test_without_that_a_code_swings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Codes, "after", Scales.after)
-    assert len(changes(0.4)) > 20
+    assert len(walk(0.4)[0]) > 20
+
+
+def test_a_path_that_forgets_the_way_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Path.follow
+
+    def wrong(self: Path, codes: Array) -> Path:
+        path = right(self, codes)
+        return replace(path, way=np.sign(path.codes - self.codes))
+
+    monkeypatch.setattr(Path, "follow", wrong)
+    assert len(walk(0.4)[0]) > 20
+
+
+def test_a_start_that_remembers_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Codes, "update", Scales.update)
+    assert walk(0.4, 2) != [[3, 2], [3, 2]]
+
+
+def test_codes_move_in_any_update() -> None:
+    network, own = line(2)
+    x = np.random.default_rng(0).standard_normal((64, 1))
+    settings = UpdateSettings(epochs=200, batch_size=64, copies=1, pool=1)
+    moving = Codes(network, {"fc": own}, ("fc",), settings, rate=0.05)
+    copy = Copy({"input": x}, 0.6 * x)
+    result = update(network, 0, [copy], settings, np.random.default_rng(0), moving=moving)
+    assert result.network.params["fc"]["weight"].item() == 0.5
+
+
+def turning_back(images: Array, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], dtype: type) -> int:
+    """How many entries of all layers change after they have turned around."""
+    seen: dict[str, list[Array]] = {}
+    place = Codes.place
+
+    def watched(self: Codes, arrays: Tree) -> NetworkParams:
+        for name, own in arrays.items():
+            if POSITION in own:
+                seen.setdefault(name, []).append(self.code(name, own).codes.astype(int))
+        return place(self, arrays)
+
+    monkeypatch.setattr(Codes, "place", watched)
+    settings = replace(SETTINGS, **{"code_epochs": 40, "code_rate": 0.2, **change})
+    start = run(residual_network().astype(dtype), images.astype(dtype), replace(settings, code_epochs=0))
+    result = run(residual_network().astype(dtype), images.astype(dtype), settings)
+    assert set(seen) == set(result.quantized) and len(seen) > 1
+    late = turned = 0
+    for name, codes in seen.items():
+        steps = np.diff(np.stack([start.quantized[name].codes.astype(int), *codes]), axis=0)
+        assert np.array_equal(codes[-1], result.quantized[name].codes)
+        for own in steps.reshape(len(steps), -1).T:
+            moves = np.flatnonzero(own)
+            signs = np.sign(own[moves])
+            turns = np.flatnonzero(np.diff(signs))
+            turned += turns.size > 0
+            late += turns.size > 0 and moves.size > turns[0] + 2
+    assert turned > 5
+    return late
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"codebook": powers_of_two(5)},
+        {"levels": {"conv2": fixed([-0.25, 0.0, 0.25])}},
+        {"solver": "anneal", "solver_settings": AnnealSettings(per_channel=True)},
+    ],
+    ids=["ternary", "five", "fixed", "channels"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_code_of_a_network_turns_back(
+    images: Array, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], dtype: type
+) -> None:
+    assert turning_back(images, monkeypatch, change, dtype) == 0
+
+
+def test_codes_that_turn_back_are_seen(images: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Codes, "after", Scales.after)
+    assert turning_back(images, monkeypatch, {}, np.float64) > 5
 
 
 @given(data=st.data())
-def test_a_path_keeps_what_came_back(data: st.DataObject) -> None:
-    walk = data.draw(st.lists(st.integers(0, 4), min_size=2, max_size=12))
-    path = Path(np.array([walk[0]], np.int8), np.zeros(1, np.int8), np.zeros(1, bool))
+def test_a_path_keeps_what_turned_around(data: st.DataObject) -> None:
+    steps = data.draw(st.lists(st.integers(0, 4), min_size=2, max_size=12))
+    path = Path(np.array([steps[0]], np.int8), np.zeros(1, np.int8), np.zeros(1, bool))
     # A twin in plain Python.
-    kept, way, back = walk[0], 0, False
-    for code in walk[1:]:
+    kept, way, back = steps[0], 0, False
+    for code in steps[1:]:
         path = path.follow(np.array([code], np.int8))
         if not back and code != kept:
             turn = 1 if code > kept else -1
             back, way, kept = turn == -way, turn, code
-        assert (path.codes.item(), path.back.item()) == (kept, back)
+        assert (path.codes.item(), path.turned.item()) == (kept, back)
         assert back or path.way.item() == way
 
 
@@ -226,11 +310,11 @@ def test_codes_move_with_running_statistics_and_settle(images: Array) -> None:
     settings = replace(SETTINGS, code_epochs=4, update=own)
     (moving, _, _), (settling, kind, _) = _last_updates(settings, images, np.random.default_rng(0))
     assert (moving.statistics, moving.copies) == ("running", 4)
-    assert (settling, kind) == (replace(own, epochs=2, copies=2, statistics="running"), Scales)
+    assert (settling, kind) == (replace(own, epochs=1, copies=1, statistics="running"), Scales)
     told = replace(settings, update=replace(own, mix=0.3, intermediate=2.0))
     *_, (settling, _, _) = _last_updates(told, images, np.random.default_rng(0))
     assert (settling.mix, settling.intermediate, settling.features) == (0.3, 2.0, "last")
-    assert settings.last_epochs == 4 + 2 and replace(settings, code_epochs=3).settling_epochs == 1
+    assert [replace(settings, code_epochs=n).last_epochs for n in (0, 1, 2, 3, 5, 6)] == [0, 2, 3, 4, 6, 8]
     # The statistics are those that the layers' own updates have left.
     before = run(residual_network(), images, replace(settings, code_epochs=0))
     after = run(residual_network(), images, settings)
@@ -302,8 +386,10 @@ def test_reports_say_that_codes_moved(images: Array) -> None:
     result, before = run(residual_network(), images, settings), run(residual_network(), images, SETTINGS)
     for report, old in zip(result.reports, before.reports, strict=True):
         moved = int((result.quantized[report.name].codes != before.quantized[report.name].codes).sum())
-        assert any(note.startswith(f"{moved} codes moved after the last layer") for note in report.notes)
+        assert any(note.endswith(f"those of before: {moved}") for note in report.notes)
         assert (report.error, report.objective) == (old.error, old.objective)
+    counts = ", ".join(f"{r.name} ({r.notes[-1].split()[-1]})" for r in result.reports)
+    assert f"{MOVED}: {counts}" in remarks(result.reports)  # one line for all layers
     still = run(residual_network(), images, replace(settings, code_rate=1e-4))
     assert [report.notes for report in still.reports] == [report.notes for report in before.reports]
 

@@ -207,7 +207,8 @@ UPDATE = (
 @click.option(
     "--reestimate",
     is_flag=True,
-    help="Recompute batch normalization's statistics from the images at the end.",
+    help="Recompute batch normalization's statistics from the images at the end; with --profile best only "
+    "beside --code-epochs 0.",
 )
 @click.option("--cascades", type=int, help="How often the layers are quantized; once by the paper.")
 @click.option(
@@ -224,11 +225,14 @@ UPDATE = (
 @click.option(
     "--code-epochs",
     type=int,
-    help="Epochs after those of --final-epochs in which all codes move too, by straight-through steps, and a "
-    "third as many with codes fixed again; 0 is none.",
+    help="Epochs after those of --final-epochs in which all codes move too, by straight-through steps, each "
+    "until it turns around, and a third as many with codes fixed again; 0 is none. They keep the outputs of "
+    "all blocks: 190 MB for 500 CIFAR images in ResNet-20, gigabytes at 224x224.",
 )
 @click.option(
-    "--code-rate", type=float, help="How far such a step moves, as a share of the distance of two levels."
+    "--code-rate",
+    type=float,
+    help="How far such a step of Adam moves at first, as a share of the distance of two levels.",
 )
 @click.option(
     "--fine-tune",

@@ -9,7 +9,7 @@ import numpy as np
 
 from refldnq.experiments.record import plain
 from refldnq.experiments.run import Evaluation, QuantizeOutcome
-from refldnq.ldnq import RIDGE, LayerReport
+from refldnq.ldnq import MOVED, RIDGE, LayerReport
 
 COLUMNS = ("layer", "levels", "α", "zeros", "error", "accum.", "output", "iter.", "time")
 """Headings of the table; the three errors are relative to the squared norm of what they compare with."""
@@ -91,7 +91,10 @@ def remarks(reports: Sequence[LayerReport]) -> list[str]:
         for note in report.notes:
             if note.startswith(RIDGE):  # every layer has one of its own: they stand in the JSON
                 continue
-            found.setdefault(note, []).append(report.name)
+            if note.startswith(MOVED):
+                found.setdefault(MOVED, []).append(f"{report.name} ({note.rpartition(' ')[2]})")
+            else:
+                found.setdefault(note, []).append(report.name)
     return [f"{what}: {', '.join(layers)}" for what, layers in found.items()]
 
 
