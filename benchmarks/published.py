@@ -126,8 +126,8 @@ def changes_from_defaults(
 ) -> str:
     """The fields that differ from the defaults, or from `base`, as ``field=value`` with commas.
 
-    ``defaults`` if none does. Settings may be as a stored row has them: what is younger than the row has its
-    default.
+    ``defaults`` if none does. Settings may be as a stored row has them: what is younger than the row has the
+    default of `LdnqSettings`, not of `base`.
 
     Examples
     --------

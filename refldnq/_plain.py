@@ -18,7 +18,8 @@ def plain(value: Any) -> Any:
     value : object
         Dataclasses become dicts of their fields; arrays and tuples lists; NaN and infinity, which JSON lacks,
         None. A field whose metadata say ``later`` is left out at its default: it is younger than results
-        that are stored under their settings, and must not make them another run's.
+        that are stored under their settings, and must not make them another run's. Its default must not
+        change once results have it.
 
     Returns
     -------

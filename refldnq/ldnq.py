@@ -50,13 +50,17 @@ blocks' outputs at 0.015, the same was 30.8, and 31.7 without mixtures."""
 CODE_INTERMEDIATE = 0.05
 """`UpdateSettings.intermediate` at every block while codes move. Chosen here, `CODE_MIX` says on what: after
 48 epochs 31.1 with 0.015 and 30.8 with 0.15; where codes that turn around stayed at their running mean 31.2
-with 0.015 and 30.6 with 0.05."""
+with 0.015 and 30.6 with 0.05. Where they stay on the level they turn to, 0.05 has only the run that gave
+29.5."""
 
 CHANNEL_HESSIANS = 1 << 27
 """Most entries of the Hessians of a layer's channels, 1 GiB (chosen here: solvers keep several such arrays;
 the largest of the CIFAR residual networks has 2**24)."""
 
-MOVED = "codes moved after the last layer, so errors, objective and bound are those of before"
+MOVED = (
+    "codes moved after the last layer, so errors but the final output's, objective and bound are those of "
+    "before; how many moved"
+)
 """How the note begins that a layer's report has on codes that moved; their number follows."""
 
 RIDGE = "the ridge's epsilon is"
@@ -129,7 +133,7 @@ class LdnqSettings:
         quantized network", and, but for ``weights=False``, biases.
     code_epochs : int, optional
         Epochs in which, after that last update, all codes move too, by straight-through steps (module
-        `straight`), each until it turns around. Every epoch has a version of its own, unless the update's
+        `straight`); a code that turns around stays. Every epoch has a version of its own, unless the update's
         `pool` is 1 or the inputs are no images; where `update` does not say otherwise, versions are mixed by
         `CODE_MIX` (not with `validation`) and blocks' outputs count by `CODE_INTERMEDIATE`, which takes the
         memory that `UpdateSettings.features` tells of. A third as many epochs, at least one, follow with

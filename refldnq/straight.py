@@ -8,12 +8,12 @@ straight-through estimator). The paper has nothing of the kind: its codes stay o
 Where the best place is between two levels, a position swings about the middle of the two, and its code with
 it, until the end of the update decides by chance (Nagel, Fournarakis, Bondarenko, Blankevoort 2022,
 "Overcoming oscillations in quantization-aware training", who freeze such weights at their running mean). Here
-an entry whose code turns around stays on the level that it turns to. That favours the level where it had
-been, also where the other one is a little better: an entry goes for good only if its best place is not short
-of the next level. So few codes move, which few images ask for (chosen here, on what `CODE_MIX` in
-`refldnq.ldnq` tells of: after 48 epochs with blocks' outputs at 0.015 the output error was 31.1; 31.2 with
-the running mean; 32.5 and 31.6 where the entry stayed on the level of its longer stay, or of less error by
-the gradients at both).
+an entry whose code turns around stays on the level that it turns to. That favors the level where it had been,
+also where the other one is much nearer to its best place: an entry goes for good only if that place is not
+short of the next level, but for the noise of batches. So few codes move, as suits few images. Chosen here, on
+what `CODE_MIX` in `refldnq.ldnq` tells of: after 48 epochs with blocks' outputs at 0.015 the output error was
+31.1; 31.2 with the running mean; 32.5 and 31.6 where the entry stayed on the level of its longer stay, or of
+less error by the gradients at both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Path:
     Parameters
     ----------
     codes : Array, shape (g, d, m), int8
-        Today's.
+        Where they are now.
     way : Array, shape (g, d, m), int8
         The sign of every code's last change, 0 before the first.
     turned : Array, shape (g, d, m), bool
@@ -74,6 +74,9 @@ class Path:
 
 class Codes(Scales):
     """Quantized layers move by their codes and, if there is one, by a factor of their scale.
+
+    A code that turns around stays. Which have done so is kept between steps, in `paths`, until `update`
+    starts anew.
 
     Parameters
     ----------

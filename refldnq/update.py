@@ -47,7 +47,7 @@ class UpdateSettings:
     features : {'last', 'blocks'}, optional
         Which outputs `intermediate` means: the last weighted layer's input, or those of all ReLUs that
         nothing passes by, in a residual network its blocks' outputs. These take much memory: for 500 images
-        190 MB in ResNet-20, gigabytes at 224x224.
+        200 MB in ResNet-20, gigabytes at 224x224.
     optimizer : {'adam', 'sgd'}, optional
         The rule.
     learning_rate : float, optional
@@ -289,7 +289,7 @@ class Moving:
         return gradients
 
     def after(self, arrays: Tree) -> Tree:
-        """What a step's result becomes before the network takes it; here it stays."""
+        """What a step's result becomes before the network takes it; here unchanged."""
         return arrays
 
 

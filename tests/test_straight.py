@@ -166,7 +166,8 @@ def test_a_path_that_forgets_the_way_is_seen(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_start_that_remembers_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Codes, "update", Scales.update)
-    assert walk(0.4, 2) != [[3, 2], [3, 2]]
+    first, second = walk(0.4, 2)
+    assert first == [3, 2] and second != first
 
 
 def test_codes_move_in_any_update() -> None:
@@ -386,7 +387,7 @@ def test_reports_say_that_codes_moved(images: Array) -> None:
     result, before = run(residual_network(), images, settings), run(residual_network(), images, SETTINGS)
     for report, old in zip(result.reports, before.reports, strict=True):
         moved = int((result.quantized[report.name].codes != before.quantized[report.name].codes).sum())
-        assert any(note.endswith(f"those of before: {moved}") for note in report.notes)
+        assert any(note.endswith(f"before; how many moved: {moved}") for note in report.notes)
         assert (report.error, report.objective) == (old.error, old.objective)
     counts = ", ".join(f"{r.name} ({r.notes[-1].split()[-1]})" for r in result.reports)
     assert f"{MOVED}: {counts}" in remarks(result.reports)  # one line for all layers

@@ -140,8 +140,9 @@ def compare(
         "output's squared norm, shows what they gain.",
         "Certified gap: by how much the objective of a layer's own problem exceeds its optimum at most, by a "
         "lower bound; the median of the layers that have a certificate. The bound is weak: a wide gap need "
-        "not mean a poor result. Where a method moves codes after its last layer, as best does, both are of "
-        "the codes before that.",
+        "not mean a poor result.",
+        "Where a method moves codes after its last layer, as best does, layer errors and gaps are of the "
+        "codes before that; the output error and the accuracy are of the final ones.",
     ]
     page = page_html(
         f"{model_file.stem}: methods compared",

@@ -225,14 +225,14 @@ UPDATE = (
 @click.option(
     "--code-epochs",
     type=int,
-    help="Epochs after those of --final-epochs in which all codes move too, by straight-through steps, each "
-    "until it turns around, and a third as many with codes fixed again; 0 is none. They keep the outputs of "
-    "all blocks: 190 MB for 500 CIFAR images in ResNet-20, gigabytes at 224x224.",
+    help="Epochs after those of --final-epochs in which all codes move too, by straight-through steps; a "
+    "code that turns around stays. A third as many epochs follow with codes fixed. 0 is none. The outputs "
+    "of all blocks are kept meanwhile: 200 MB for 500 CIFAR images in ResNet-20, gigabytes at 224x224.",
 )
 @click.option(
     "--code-rate",
     type=float,
-    help="How far such a step of Adam moves at first, as a share of the distance of two levels.",
+    help="How far such a step of Adam moves an entry at first, as a share of the distance of two levels.",
 )
 @click.option(
     "--fine-tune",

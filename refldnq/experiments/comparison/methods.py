@@ -36,8 +36,8 @@ def method_settings(
         Whether there is a weights update.
     epochs : int, optional
         Of each update, in place of the method's own number; at most so many of a last one, of one in which
-        codes move (a third as many follow, or one), and of those of the profile ``released-2019``, which end
-        by themselves.
+        codes move (a third as many follow, at least one), and of those of ``released-2019``, which end by
+        themselves.
 
     Returns
     -------
