@@ -28,7 +28,7 @@ from refldnq.final import FACTOR, Scales
 from refldnq.model import QuantizedWeight
 from refldnq.network import Network
 from refldnq.optim import Tree
-from refldnq.update import Copy, UpdateResult, UpdateSettings
+from refldnq.update import UpdateSettings
 
 POSITION = "position"
 """Name of the positions, (g, d, m), among a layer's moving arrays."""
@@ -75,8 +75,7 @@ class Path:
 class Codes(Scales):
     """Quantized layers move by their codes and, if there is one, by a factor of their scale.
 
-    A code that turns around stays. Which have done so is kept between steps, in `paths`, until `update`
-    starts anew.
+    A code that turns around stays. Which have done so is kept between the steps of an update, in `paths`.
 
     Parameters
     ----------
@@ -130,11 +129,10 @@ class Codes(Scales):
             start = code.values[code.codes] / self.units[name]
             arrays.setdefault(name, {})[POSITION] = start.astype(network.dtype)
         object.__setattr__(self, "arrays", arrays)
-        self._start()
-
-    def _start(self) -> None:
-        # No code has moved.
         self.paths: dict[str, Path] = {}
+
+    def start(self) -> None:
+        """No code has turned around."""
         for name, code in self.quantized.items():
             still = np.zeros(code.codes.shape, np.int8)
             self.paths[name] = Path(code.codes, still, still != 0)
@@ -168,15 +166,3 @@ class Codes(Scales):
                 level = (code.values[path.codes] / self.units[name]).astype(self.network.dtype)
                 kept[name] = {**own, POSITION: np.where(path.turned, level, own[POSITION])}
         return kept
-
-    def update(
-        self,
-        copies: Sequence[Copy],
-        settings: UpdateSettings,
-        rng: np.random.Generator,
-        *,
-        plain: Copy | None = None,
-    ) -> tuple[UpdateResult, dict[str, QuantizedWeight]]:
-        """Step 4 with this moving, as `Scales.update` has it; at the start no code has turned around."""
-        self._start()
-        return super().update(copies, settings, rng, plain=plain)

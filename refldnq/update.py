@@ -280,6 +280,9 @@ class Moving:
 
     arrays: Tree
 
+    def start(self) -> None:
+        """An update begins: what is remembered of the steps of another one is forgotten; here nothing is."""
+
     def place(self, arrays: Tree) -> NetworkParams:
         """The network's arrays."""
         return arrays
@@ -386,6 +389,7 @@ def update(
     arrays = moving.arrays
     if not arrays:
         return UpdateResult(network, (), 0, 0)
+    moving.start()
     rule = optimizer_from(settings.optimizer, momentum=settings.momentum, weight_decay=settings.weight_decay)
     state = rule.start(arrays)
     params: NetworkParams = network.params
