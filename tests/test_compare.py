@@ -119,6 +119,7 @@ def test_updates_are_as_long_as_it_is_asked(data: Path, tmp_path: Path) -> None:
 def test_the_tables_show_the_numbers(compared: tuple[Path, dict[str, Any], Result]) -> None:
     folder, record, result = compared
     page = (folder / "index.html").read_text("utf-8")
+    assert "as best does, layer errors and gaps are of the codes before that" in page
     for run in record["runs"]:
         errors = geometric_mean([layer["relative_error"] for layer in run["layers"]])
         start = rf"{run['method']}\s+{run['levels']}\s+{run['images']}\s+{errors:.4f}\s"
