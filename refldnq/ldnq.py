@@ -338,8 +338,8 @@ class LayerReport:
     levels : int
         Number of values of the codebook.
     alpha : float or tuple of float
-        The scale, or one a channel; after the last updates, if there are any, while errors, the objective and
-        its bound are from before.
+        The scale, or one a channel; after the last updates, if there are any, while the objective, its bound
+        and errors but `output_error` are from before.
     zero_fraction : float
         Share of weights that are 0; after the last updates.
     error : float

@@ -55,6 +55,15 @@ class Path:
     def follow(self, codes: Array) -> Path:
         """The path after a step to `codes`, on which those that have turned around do not go.
 
+        Parameters
+        ----------
+        codes : Array, shape (g, d, m), int8
+            Those of the positions after the step.
+
+        Returns
+        -------
+        Path
+
         Examples
         --------
         >>> path = Path(np.array([1, 1]), np.array([0, 0]), np.array([False, False]))

@@ -617,6 +617,7 @@ OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "a rate of codes that stay": (("--code-rate", 0.1), "`--code-rate` must come with `--code-epochs`"),
     "codes without update": (("--no-update", "--code-epochs", 3), "`code_epochs`"),
     "rate of codes = 0": (("--code-epochs", 3, "--code-rate", 0), "`code_rate`"),
+    "new statistics behind codes that moved": (("--profile", "best", "--reestimate"), "`reestimate` must be"),
     "nothing left": (("--skip", "*"), "`skip`"),
     "a pattern of no layer": (
         ("--skip", "*shortcut*"),

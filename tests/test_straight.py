@@ -81,7 +81,7 @@ def test_a_gradient_without_the_scale_is_seen(images: Array, monkeypatch: pytest
     assert position_gradient_error(quantized(images), images) > 1e-2
 
 
-def line(code: int, position: float | None = None) -> tuple[Network, QuantizedWeight]:
+def line(code: int) -> tuple[Network, QuantizedWeight]:
     own = QuantizedWeight(
         codes=np.array([[[code]]], np.int8), alpha=np.array(0.5), values=np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     )
