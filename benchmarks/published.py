@@ -37,6 +37,8 @@ OUTER = (
     "final_scales",
     "code_epochs",
     "code_rate",
+    "code_mix",
+    "code_intermediate",
     "reestimate",
 )
 """Fields of Algorithm 1's settings that experiments change, beside those of its weights update."""

@@ -103,6 +103,10 @@ VARIANTS = (
     f"{BEST},code_epochs=192",
     f"{BEST},code_rate=0.005",
     f"{BEST},code_rate=0.03",
+    f"{BEST},code_mix=0",
+    f"{BEST},code_intermediate=0",
+    f"{BEST},code_intermediate=0.015",
+    f"{BEST},code_intermediate=0.15",
     f"{BEST},hessian_versions=8",
     f"{BEST},final_epochs=32",
 )
@@ -190,7 +194,8 @@ def complete(row: dict[str, Any]) -> dict[str, Any]:
     """A row's settings, with the defaults of those that are younger than the row or have no effect in it."""
     defaults = flat(LdnqSettings())
     own = {**defaults, **row["result"]["settings"]}
-    return own if own["code_epochs"] else {**own, "code_rate": defaults["code_rate"]}
+    idle = () if own["code_epochs"] else ("code_rate", "code_mix", "code_intermediate")
+    return {**own, **{name: defaults[name] for name in idle}}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -40,19 +40,6 @@ from refldnq.train import check_batches
 from refldnq.update import Moving, UpdateResult, UpdateSettings, left_out, moving_arrays, update
 from refldnq.versions import Versions
 
-CODE_MIX = 0.5
-"""`UpdateSettings.mix` while codes move. Chosen here, as all settings of that part, by the output error of
-ResNet-20 in the profile ``best`` with one scale a channel, on 5,000 held-out training images, single runs
-from one state. It was 33.1 after the last update and 32.7 after 32 epochs more with codes fixed; with 96
-epochs of moving codes before these 29.5. Before codes that turn around stayed, with steps a third as long and
-blocks' outputs at 0.015, the same was 30.8, and 31.7 without mixtures."""
-
-CODE_INTERMEDIATE = 0.05
-"""`UpdateSettings.intermediate` at every block while codes move. Chosen here, `CODE_MIX` says on what: after
-48 epochs 31.1 with 0.015 and 30.8 with 0.15; where codes that turn around stayed at their running mean 31.2
-with 0.015 and 30.6 with 0.05. Where they stay on the level they turn to, 0.05 has only the run that gave
-29.5."""
-
 CHANNEL_HESSIANS = 1 << 27
 """Most entries of the Hessians of a layer's channels, 1 GiB (chosen here: solvers keep several such arrays;
 the largest of the CIFAR residual networks has 2**24)."""
@@ -134,16 +121,18 @@ class LdnqSettings:
     code_epochs : int, optional
         Epochs in which, after that last update, all codes move too, by straight-through steps (module
         `straight`); a code that turns around stays. Every epoch has a version of its own, unless the update's
-        `pool` is 1 or the inputs are no images; where `update` does not say otherwise, versions are mixed by
-        `CODE_MIX` (not with `validation`) and blocks' outputs count by `CODE_INTERMEDIATE`, which takes the
-        memory that `UpdateSettings.features` tells of. A third as many epochs, at least one, follow with
-        codes fixed, where mixtures and blocks count only if `update` says so. In both batch normalization
-        uses its running statistics, which `final_epochs` prepares best, whatever `update` says; `reestimate`
-        must leave them. 0, as in the paper, leaves it out.
+        `pool` is 1 or the inputs are no images. A third as many epochs, at least one, follow with codes
+        fixed, where mixtures and blocks count only if `update` says so. In both batch normalization uses its
+        running statistics, which `final_epochs` prepares best, whatever `update` says; `reestimate` must
+        leave them. 0, as in the paper, leaves it out.
     code_rate : float, optional
         How far such a step of Adam moves an entry at first, as a share of the least distance of two levels.
-        Chosen here, `CODE_MIX` says on what: after 48 epochs 31.2 where codes that turned around stayed at
-        their running mean and blocks' outputs counted 0.015; twice the rate 33.7, a third 32.5.
+    code_mix : float, optional
+        `UpdateSettings.mix` while codes move; without effect where versions are of no use (`code_epochs`) and
+        with `validation`.
+    code_intermediate : float, optional
+        `UpdateSettings.intermediate` while codes move, at every block, whatever `features` says; above 0 it
+        takes the memory told of there.
     batch_size : int, optional
         Images at a time where no gradient is needed; it bounds memory and changes no result beyond rounding.
     profile : {'paper', 'released-2019'}, optional
@@ -157,6 +146,18 @@ class LdnqSettings:
     ------
     ValueError
         If a setting is out of range.
+
+    Notes
+    -----
+    How codes move at the end was chosen here by the output error of ResNet-20 in the profile ``best`` with
+    one scale a channel, on 5,000 held-out training images, single runs from one state. It was 33.1 after the
+    last update and 32.7 after 32 epochs more with codes fixed; with 96 epochs of moving codes before these
+    29.5. Before codes that turn around stayed, with steps a third as long and blocks' outputs at 0.015, the
+    same was 30.8, and 31.7 without mixtures. `code_rate`: after 48 epochs 31.2 where codes that turned around
+    stayed at their running mean and blocks' outputs counted 0.015; twice the rate 33.7, a third 32.5.
+    `code_intermediate`: after 48 epochs 31.1 with 0.015 and 30.8 with 0.15; where codes that turned around
+    stayed at their running mean 31.2 with 0.015 and 30.6 with 0.05. ``benchmarks/study.py`` compares them
+    with one scale a layer.
     """
 
     codebook: Codebook = field(default_factory=lambda: powers_of_two(3))
@@ -181,6 +182,8 @@ class LdnqSettings:
     final_scales: bool = field(default=True, metadata={"later": True})
     code_epochs: int = field(default=0, metadata={"later": True})
     code_rate: float = field(default=0.015, metadata={"later": True})
+    code_mix: float = field(default=0.5, metadata={"later": True})
+    code_intermediate: float = field(default=0.05, metadata={"later": True})
     batch_size: int = 100
     profile: Literal["paper", "released-2019"] = "paper"
     released: ReleasedUpdate = field(default_factory=ReleasedUpdate)
@@ -240,6 +243,9 @@ class LdnqSettings:
                     f"`{name}` must be 0 without an update and in the profile released-2019, got {epochs}."
                 )
         check_number("code_rate", self.code_rate, above=0)
+        if not check_number("code_mix", self.code_mix, at_least=0) <= 0.5:
+            raise ValueError(f"`code_mix` must be at most 0.5, got {self.code_mix}.")
+        check_number("code_intermediate", self.code_intermediate, at_least=0)
         if self.code_epochs and self.reestimate != "none":
             raise ValueError(
                 "`reestimate` must be 'none' with `code_epochs`, which fit codes and scales to the "
@@ -607,8 +613,8 @@ def _last_updates(
             epochs=settings.code_epochs,
             copies=pool,
             pool=pool,
-            mix=how.mix or (CODE_MIX if varied and not how.validation else 0.0),
-            intermediate=how.intermediate or CODE_INTERMEDIATE,
+            mix=settings.code_mix if varied and not how.validation else 0.0,
+            intermediate=settings.code_intermediate,
             features="blocks",
         )
         yield own, partial(Codes, rate=settings.code_rate), moving

@@ -11,7 +11,7 @@ it, until the end of the update decides by chance (Nagel, Fournarakis, Bondarenk
 an entry whose code turns around stays on the level that it turns to. That favors the level where it had been,
 also where the other one is much nearer to its best place: an entry goes for good only if that place is not
 short of the next level, but for the noise of batches. So few codes move, as suits few images. Chosen here, on
-what `CODE_MIX` in `refldnq.ldnq` tells of: after 48 epochs with blocks' outputs at 0.015 the output error was
+what `refldnq.LdnqSettings` tells of: after 48 epochs with blocks' outputs at 0.015 the output error was
 31.1; 31.2 with the running mean; 32.5 and 31.6 where the entry stayed on the level of its longer stay, or of
 less error by the gradients at both.
 """

@@ -228,6 +228,11 @@ SETTINGS: dict[str, tuple[tuple[object, ...], Callable[[dict[str, Any]], object]
         lambda s: (s["code_epochs"], s["code_rate"], s["update"]["features"], s["final_epochs"]),
         (2, 0.125, "blocks", 0),
     ),
+    "what codes see": (
+        ("--epochs", 1, "--code-epochs", 1, "--code-mix", 0.25, "--code-intermediate", 0),
+        lambda s: (s["code_mix"], s["code_intermediate"], "mix" in s["update"]),
+        (0.25, 0.0, True),
+    ),
     "block": (
         ("--target", "block", "--absorb", "--no-update"),
         lambda s: (s["target"], s["absorb"]),
@@ -615,6 +620,7 @@ OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "rate = inf": (("--learning-rate", "inf"), "`learning_rate`"),
     "scales without epochs": (("--no-final-scales",), "`--final-scales` must come with `--final-epochs`"),
     "a rate of codes that stay": (("--code-rate", 0.1), "`--code-rate` must come with `--code-epochs`"),
+    "mixtures for codes that stay": (("--code-mix", 0), "`--code-mix` must come with `--code-epochs`"),
     "codes without update": (("--no-update", "--code-epochs", 3), "`code_epochs`"),
     "rate of codes = 0": (("--code-epochs", 3, "--code-rate", 0), "`code_rate`"),
     "new statistics behind codes that moved": (("--profile", "best", "--reestimate"), "`reestimate` must be"),

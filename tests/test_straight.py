@@ -19,7 +19,7 @@ from refldnq.experiments.report import remarks
 from refldnq.final import Scales
 from refldnq.layers import BatchNorm, Linear
 from refldnq.layers.base import LinearMap
-from refldnq.ldnq import CODE_INTERMEDIATE, CODE_MIX, MOVED, LdnqSettings, Progress, _last_updates
+from refldnq.ldnq import MOVED, LdnqSettings, Progress, _last_updates
 from refldnq.loss import output_error
 from refldnq.model import Model, QuantizedWeight
 from refldnq.network import Network, Node
@@ -325,23 +325,23 @@ def test_codes_move_with_running_statistics_and_settle(images: Array) -> None:
     assert not np.array_equal(before.network.params["bn1"]["weight"], after.network.params["bn1"]["weight"])
 
 
-def code_phase(update: UpdateSettings, images: Array) -> UpdateSettings:
-    settings = replace(SETTINGS, update=update, code_epochs=7)
+def code_phase(images: Array, **changes: Any) -> UpdateSettings:
+    settings = replace(SETTINGS, code_epochs=7, **changes)
     return next(iter(_last_updates(settings, images, np.random.default_rng(0))))[0]
 
 
 def test_what_the_code_phase_takes_from_the_update(images: Array) -> None:
-    update = replace(UPDATE, copies=1, pool=4)
-    own = code_phase(update, images)
+    how = replace(UPDATE, copies=1, pool=4, mix=0.2, intermediate=3.0, features="last")
+    own = code_phase(images, update=how)
     assert (own.epochs, own.copies, own.pool, own.features) == (7, 7, 7, "blocks")
-    assert (own.mix, own.intermediate) == (CODE_MIX, CODE_INTERMEDIATE)
-    told = code_phase(replace(update, mix=0.2, intermediate=3.0), images)
-    assert (told.mix, told.intermediate) == (0.2, 3.0)
-    plain = code_phase(replace(update, pool=1), images)
+    assert (own.mix, own.intermediate) == (0.5, 0.05)
+    told = code_phase(images, update=how, code_mix=0.1, code_intermediate=0.0)
+    assert (told.mix, told.intermediate) == (0.1, 0.0)
+    plain = code_phase(images, update=replace(how, pool=1))
     assert (plain.pool, plain.mix) == (1, 0.0)
-    flat = code_phase(update, images.reshape(24, -1))
+    flat = code_phase(images.reshape(24, -1), update=how)
     assert (flat.pool, flat.mix) == (1, 0.0)
-    assert code_phase(replace(update, validation=0.25), images).mix == 0.0
+    assert code_phase(images, update=replace(how, mix=0.0, validation=0.25)).mix == 0.0
 
 
 @pytest.mark.parametrize(
@@ -411,6 +411,10 @@ def test_fixed_sets_keep_their_values(images: Array) -> None:
         ({"code_epochs": 1, "reestimate": "end"}, "`reestimate` must be 'none' with `code_epochs`"),
         ({"code_rate": 0.0}, "`code_rate` must be"),
         ({"code_rate": np.nan}, "`code_rate` must be"),
+        ({"code_mix": 0.6}, "`code_mix` must be at most 0.5"),
+        ({"code_mix": np.nan}, "`code_mix` must be"),
+        ({"code_intermediate": -0.1}, "`code_intermediate` must be"),
+        ({"code_intermediate": np.inf}, "`code_intermediate` must be"),
     ],
 )
 def test_settings_are_checked(change: dict[str, object], message: str) -> None:

@@ -38,9 +38,11 @@ PROBLEM = (
     "hessian_versions",
     "cascades",
     "final_scales",
-    "code_rate",
 )
 """Options that are fields of Algorithm 1's settings."""
+
+CODES = ("code_rate", "code_mix", "code_intermediate")
+"""Those of them that are about moving codes."""
 
 UPDATE = (
     "epochs",
@@ -226,13 +228,24 @@ UPDATE = (
     "--code-epochs",
     type=int,
     help="Epochs after those of --final-epochs in which all codes move too, by straight-through steps; a "
-    "code that turns around stays. A third as many epochs follow with codes fixed. 0 is none. The outputs "
-    "of all blocks are kept meanwhile: 200 MB for 500 CIFAR images in ResNet-20, gigabytes at 224x224.",
+    "code that turns around stays. A third as many epochs follow with codes fixed. 0 is none.",
 )
 @click.option(
     "--code-rate",
     type=float,
-    help="How far such a step of Adam moves an entry at first, as a share of the distance of two levels.",
+    help="How far such a step of Adam moves an entry at first, as a share of the distance of two levels.  "
+    "[default: 0.015]",
+)
+@click.option(
+    "--code-mix",
+    type=float,
+    help="While codes move: largest weight of a second image in an image, 0 to 0.5.  [default: 0.5]",
+)
+@click.option(
+    "--code-intermediate",
+    type=float,
+    help="While codes move: how much the errors of all blocks' outputs count. Above 0 these are kept: 200 MB "
+    "for 500 CIFAR images in ResNet-20, gigabytes at 224x224.  [default: 0.05]",
 )
 @click.option(
     "--fine-tune",
@@ -356,14 +369,16 @@ def _settings(options: dict[str, Any]) -> LdnqSettings:
     from refldnq.experiments.profiles import profile_settings
 
     profile = profile_settings(options["profile"], powers_of_two(options["levels"]))
-    chosen = given(**{name: options[name] for name in PROBLEM})
+    chosen = given(**{name: options[name] for name in PROBLEM + CODES})
     update = _update(options, profile)
     lasting: dict[str, Any] = {"final_epochs": 0, "code_epochs": 0} if update is None else {}
     lasting |= given(**{name: options[name] for name in ("final_epochs", "code_epochs")})
     if options["final_scales"] is not None and not lasting.get("final_epochs", profile.final_epochs):
         raise ValueError("`--final-scales` must come with `--final-epochs`, got it without.")
-    if options["code_rate"] is not None and not lasting.get("code_epochs", profile.code_epochs):
-        raise ValueError(f"`--code-rate` must come with `--code-epochs`, got {options['code_rate']} alone.")
+    for name in CODES:
+        if name in chosen and not lasting.get("code_epochs", profile.code_epochs):
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"`{flag}` must come with `--code-epochs`, got {chosen[name]} alone.")
     return replace(
         profile,
         solver=options["solver"] or profile.solver,

@@ -43,7 +43,8 @@ def profile_settings(name: Profile, codebook: Codebook | None = None) -> LdnqSet
     normalization takes over each channel's scale and mean, so it alone moves in the update; the solver is
     `anneal`. What the updates between the layers move is replaced, or moved again by the last one: they are
     short, and it is long. Behind it codes move too, few of them for good, on mixtures of the images. That
-    part keeps the outputs of all blocks: gigabytes for 500 images of 224x224, which ``code_epochs=0`` avoids.
+    part keeps the outputs of all blocks: gigabytes for 500 images of 224x224, which
+    ``code_intermediate=0`` avoids.
 
     Examples
     --------
