@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import ArrayLike
 from options import stored
 from published import WEIGHTS, changes_from_defaults, flat, ldnq_settings, published_model
 from store import Key, Store, markdown_table, settings_hash
@@ -29,8 +30,13 @@ from refldnq._typing import Int64Array
 from refldnq.data import Dataset, load_dataset
 from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.reproduce.amounts import numbers
-from refldnq.experiments.run import QuantizeRequest, quantize_model, required_preprocess
-from refldnq.ldnq import LdnqSettings
+from refldnq.experiments.run import (
+    QuantizeRequest,
+    calibration_images,
+    calibration_indices,
+    required_preprocess,
+)
+from refldnq.ldnq import LdnqSettings, Progress, ldnq
 from refldnq.model import Model
 
 BASE = "epochs=8,copies=8,pool=64"
@@ -115,7 +121,7 @@ VARIANTS = (
 IMAGES, HELD_OUT = 500, 5000
 
 
-def held_out(size: int, chosen: tuple[int, ...], seed: int, count: int = HELD_OUT) -> Int64Array:
+def held_out(size: int, chosen: ArrayLike, seed: int, count: int = HELD_OUT) -> Int64Array:
     """Indices of `count` images, ascending, none of them among the `chosen`.
 
     Raises
@@ -146,24 +152,64 @@ def refuse_test_images(event: str, arguments: tuple[Any, ...]) -> None:
         raise PermissionError(f"`{arguments[0]}` must not be opened: the study sees training images only.")
 
 
-def score(model: Model, data: Dataset, settings: LdnqSettings, seed: int) -> dict[str, Any]:
+CODES = ("code_rate", "code_mix", "code_intermediate")
+"""Settings without effect where codes do not move."""
+
+LAST = ("final_epochs", "final_scales", "code_epochs", *CODES)
+"""Settings without effect before the last updates."""
+
+
+def quantized(
+    model: Model, data: Dataset, settings: LdnqSettings, seed: int, starts: dict[str, Progress]
+) -> tuple[Progress, Int64Array]:
+    """What `refldnq.experiments.run.quantize_model` gives, and the places of its images.
+
+    A run whose settings differ from an earlier one's by those in `LAST` alone goes on from that one's state
+    before the last updates, to the same bits as from the beginning.
+
+    Parameters
+    ----------
+    starts : dict
+        These states; a new one is added.
+    """
+    asked = QuantizeRequest(settings=settings, images=IMAGES, seed=seed)
+    _, running = np.random.default_rng(seed).spawn(2)  # the streams of `quantize_model`
+    before = replace(settings, **{name: getattr(LdnqSettings(), name) for name in LAST})
+    key = settings_hash([before, seed, data.fingerprint()])
+
+    def keep(progress: Progress) -> None:
+        if progress.pending:
+            starts[key] = progress
+
+    images = calibration_images(model, data, asked)
+    network = model.network.astype(images.dtype)
+    resume = starts.get(key) if settings.ends_later else None
+    final = ldnq(network, images, settings, running, on_layer=keep, resume=resume)
+    return final, calibration_indices(data, asked)
+
+
+def score(
+    model: Model, data: Dataset, settings: LdnqSettings, seed: int, starts: dict[str, Progress]
+) -> dict[str, Any]:
     """Quantize with these settings and score on held-out training images.
+
+    Parameters
+    ----------
+    starts : dict
+        For `quantized`.
 
     Returns
     -------
     dict
         ``accuracy``, ``teacher`` (the original network's) and ``agreement`` of the two, percent;
-        ``output_error`` (6), squared units per image; ``seconds``, ``update_images``, the settings.
+        ``output_error`` (6), squared units per image; ``seconds`` of all layers and the last updates,
+        ``update_images``, the settings.
     """
-    asked = QuantizeRequest(settings=settings, images=IMAGES, seed=seed)
-    outcome = quantize_model(model, data, asked)
-    places = held_out(len(data), outcome.indices, seed)
-    assert data.labels is not None and not set(places.tolist()) & set(outcome.indices)
-    x, labels = (
-        required_preprocess(model)(data.images[places], outcome.model.network.dtype),
-        data.labels[places],
-    )
-    teacher, student = model.network.astype(x.dtype).forward(x), outcome.model.network.forward(x)
+    final, chosen = quantized(model, data, settings, seed, starts)
+    places = held_out(len(data), chosen, seed)
+    assert data.labels is not None and not np.intersect1d(places, chosen).size
+    x, labels = required_preprocess(model)(data.images[places], final.network.dtype), data.labels[places]
+    teacher, student = model.network.astype(x.dtype).forward(x), final.network.forward(x)
     guesses, wanted = student.argmax(axis=1), teacher.argmax(axis=1)
     return {
         "changes": changes_from_defaults(settings),
@@ -171,8 +217,8 @@ def score(model: Model, data: Dataset, settings: LdnqSettings, seed: int) -> dic
         "teacher": 100 * float(np.mean(wanted == labels)),
         "agreement": 100 * float(np.mean(guesses == wanted)),
         "output_error": float(np.sum((student - teacher).astype(np.float64) ** 2)) / len(x),  # [LDNQ] (6)
-        "seconds": outcome.seconds,
-        "update_images": sum(report.update_images for report in outcome.reports),
+        "seconds": sum(report.seconds for report in final.reports),
+        "update_images": sum(report.update_images for report in final.reports),
         "settings": flat(settings),
         "version": __version__,
         "threads": thread_count(),
@@ -194,7 +240,7 @@ def complete(row: dict[str, Any]) -> dict[str, Any]:
     """A row's settings, with the defaults of those that are younger than the row or have no effect in it."""
     defaults = flat(LdnqSettings())
     own = {**defaults, **row["result"]["settings"]}
-    idle = () if own["code_epochs"] else ("code_rate", "code_mix", "code_intermediate")
+    idle = () if own["code_epochs"] else CODES
     return {**own, **{name: defaults[name] for name in idle}}
 
 
@@ -292,10 +338,11 @@ def main(
     sys.addaudithook(refuse_test_images)
     chosen = [ldnq_settings(text.split(",")) for text in variants or VARIANTS]
     train, model = load_dataset(data, "train"), published_model(data, network)
+    starts: dict[str, Progress] = {}
     for seed in numbers(seeds):
         for settings in chosen:
             key = key_of(network, settings, train, seed)
-            result = store.run(key, partial(score, model, train, settings, seed))["result"]
+            result = store.run(key, partial(score, model, train, settings, seed, starts))["result"]
             click.echo(
                 f"{network}, seed {seed}, {result['changes']}: accuracy {result['accuracy']:.2f} %, "
                 f"agreement {result['agreement']:.2f} %, output error {result['output_error']:.2f}, "

@@ -22,8 +22,9 @@ import pytest
 from refldnq._plain import plain
 from refldnq.data import Dataset, Preprocess
 from refldnq.experiments.profiles import profile_settings
+from refldnq.experiments.run import QuantizeRequest, quantize_model
 from refldnq.layers import Flatten, Linear, ReLU
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq import LdnqSettings, Progress, ldnq
 from refldnq.model import Model
 from refldnq.network import Network, Node
 from refldnq.solvers.anneal import AnnealSettings
@@ -468,12 +469,47 @@ def test_a_study_row(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "IMAGES", 20)
     monkeypatch.setattr(study, "held_out", partial(study.held_out, count=30))
     settings = load("published").ldnq_settings(["epochs=2", "copies=1", "batch_size=10"])
-    row = load("store").plain(study.score(tiny_model(), tiny_data(60, 1), settings, 0))
+    row = load("store").plain(study.score(tiny_model(), tiny_data(60, 1), settings, 0, {}))
     assert row["changes"] == "epochs=2,batch_size=10,copies=1"
     assert row["update_images"] == 2 * 20  # one update: behind the last layer nothing moves
     assert 0 <= row["agreement"] <= 100
     assert row["output_error"] > 0
     json.dumps(row, allow_nan=False)
+
+
+def test_a_study_is_of_what_users_run(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, settings = load("study"), load("published").ldnq_settings
+    monkeypatch.setattr(study, "IMAGES", 20)
+    model, data, starts = tiny_model(), tiny_data(60, 1), dict[str, Progress]()
+    resumed = []
+
+    def watched(*arguments: Any, **options: Any) -> Progress:
+        resumed.append(options["resume"] is not None)
+        return ldnq(*arguments, **options)
+
+    monkeypatch.setattr(study, "ldnq", watched)
+    base = "solver=anneal,epochs=2,copies=1,batch_size=10"
+    ends = [
+        "final_epochs=2",
+        "final_epochs=1,final_scales=false",
+        "final_epochs=1,code_epochs=3,code_rate=0.3,code_mix=0.1",
+        "code_epochs=3,code_rate=0.3,code_intermediate=0",
+        "final_epochs=0",
+    ]
+    seen = []
+    for end in ends:
+        changed = settings(f"{base},{end}".split(","))
+        final, chosen = study.quantized(model, data, changed, 4, starts)
+        whole = quantize_model(model, data, QuantizeRequest(settings=changed, images=20, seed=4))
+        assert tuple(chosen) == whole.indices
+        for name, arrays in whole.model.network.params.items():
+            for key, array in arrays.items():
+                assert np.array_equal(final.network.params[name][key], array)
+        seen.append(final.network.params["fc2"]["weight"].tobytes())
+    assert resumed == [False, True, True, True, False] and len(set(seen)) > 2
+    for other, seed in ((f"{base},final_epochs=1,ridge=0.1", 4), (f"{base},final_epochs=1", 5)):
+        study.quantized(model, data, settings(other.split(",")), seed, starts)
+    assert not any(resumed[5:]) and len(starts) == 3
 
 
 @pytest.mark.parametrize("method", ["ldnq", "ldnq-", "dq"])
