@@ -22,7 +22,7 @@ import numpy as np
 from layer_problems import layer_problems
 from options import stored
 from published import WEIGHTS, published_model
-from solvers import REFERENCE, SOLVERS, Solve, with_settings
+from solvers import REFERENCE, SOLVERS, Contestant
 from store import Key, Store, markdown_table
 
 from refldnq import __version__
@@ -42,7 +42,7 @@ HIT = 1e-9
 """Objectives that exceed the optimum by no more than this share of it count as the optimum (chosen here: far
 above rounding, far below the distance of two points)."""
 
-EVERY: Mapping[str, Solve] = {**SOLVERS, "exact": with_settings("exact")}
+EVERY: Mapping[str, Contestant] = {**SOLVERS, "exact": Contestant("exact")}
 """What is compared, the branch and bound too: it must always hit."""
 
 
@@ -109,7 +109,7 @@ def parts(
     return found
 
 
-def measure(given: Sequence[Part], solve: Solve, levels: int) -> dict[str, Any]:
+def measure(given: Sequence[Part], solve: Contestant, levels: int) -> dict[str, Any]:
     """How often a solver hits the optimum, and by how much it misses it.
 
     Returns
@@ -145,14 +145,15 @@ def measure(given: Sequence[Part], solve: Solve, levels: int) -> dict[str, Any]:
 
 
 def key_of(network: str, solver: str, levels: int, images: int) -> Key:
-    """What a row is known by."""
+    """What a row is known by: the hash is of the settings that the solver has today."""
     key: Key = {"network": network, "solver": solver, "levels": levels, "images": images}
-    return {**key, "rows": ROWS[levels], "columns": COLUMNS}
+    return {**key, "rows": ROWS[levels], "columns": COLUMNS, "settings": EVERY[solver].hash}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """All rows, those of most hits last."""
-    order = sorted(rows, key=lambda row: (row["key"]["network"], row["key"]["levels"], row["result"]["hits"]))
+    """The rows of solvers as they are today, those of most hits last."""
+    own = [row for row in rows if row["key"]["settings"] == EVERY[row["key"]["solver"]].hash]
+    order = sorted(own, key=lambda row: (row["key"]["network"], row["key"]["levels"], row["result"]["hits"]))
     cells = [
         [
             row["key"]["network"],

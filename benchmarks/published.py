@@ -39,6 +39,7 @@ OUTER = (
     "code_rate",
     "code_mix",
     "code_intermediate",
+    "correct_bias",
     "reestimate",
 )
 """Fields of Algorithm 1's settings that experiments change, beside those of its weights update."""

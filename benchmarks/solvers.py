@@ -10,7 +10,8 @@ again. The errors are relative: f(G) / f(0), the squared error of the pre-activa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from layer_problems import layer_problems
 from options import stored
 from published import WEIGHTS, published_model
-from store import Key, Store, markdown_table
+from store import Key, Store, markdown_table, settings_hash
 from timing import geometric_mean
 
 from refldnq import __version__
@@ -32,72 +33,102 @@ from refldnq.hessian import layer_error
 from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.anneal import AnnealSettings
-from refldnq.solvers.base import Solution, get_solver
-from refldnq.solvers.coordinate import polish
+from refldnq.solvers.base import Solution, default_settings, get_solver
+from refldnq.solvers.coordinate import CoordinateSettings, polish
 from refldnq.solvers.direct import DirectSettings
 from refldnq.solvers.greedy import GreedySettings
-from refldnq.solvers.lower_bound import lower_bound
+from refldnq.solvers.lower_bound import BoundSettings, lower_bound
 
 REFERENCE = "admm, the profile paper"
 
 Problems = list[tuple[str, Float64Array, Float64Array]]
-Solve = Callable[[Float64Array, Float64Array, Codebook], Solution]
-Reach = Callable[[Float64Array, Float64Array, Codebook], float]
 
 
-def polished(solve: Solve) -> Solve:
-    """Another solver's result, improved by coordinate descent."""
-    return lambda H, W, codebook: polish(H, W, codebook, solve(H, W, codebook))
+@dataclass(frozen=True)
+class Contestant:
+    """A solver with its settings, those that it has by itself for None.
+
+    Parameters
+    ----------
+    solver : str
+        Its name.
+    settings : object, optional
+        Its own.
+    descent : bool, optional
+        Whether its result is improved by coordinate descent.
+    """
+
+    solver: str
+    settings: Any = None
+    descent: bool = False
+
+    def __call__(self, H: Float64Array, W: Float64Array, codebook: Codebook) -> Solution:
+        """Solve a problem."""
+        found = get_solver(self.solver)(H, W, codebook, self.settings)
+        return polish(H, W, codebook, found) if self.descent else found
+
+    def reach(self, H: Float64Array, W: Float64Array, codebook: Codebook) -> float:
+        """What it reaches, and not what it says of itself."""
+        return layer_error(H, W, self(H, W, codebook).G)
+
+    @property
+    def hash(self) -> str:
+        """Of all that is set, defaults included."""
+        own = self.settings or default_settings(self.solver)
+        return settings_hash([self.solver, own, self.descent and CoordinateSettings()])
 
 
-def with_settings(name: str, settings: Any = None) -> Solve:
-    """A solver with its settings."""
-    return lambda H, W, codebook: get_solver(name)(H, W, codebook, settings)
+@dataclass(frozen=True)
+class Bound:
+    """What no solver's error can be below."""
+
+    settings: BoundSettings = field(default_factory=BoundSettings)
+
+    def reach(self, H: Float64Array, W: Float64Array, codebook: Codebook) -> float:
+        """The certified lower bound."""
+        return lower_bound(H, W, codebook, self.settings).value
+
+    @property
+    def hash(self) -> str:
+        """Of its settings."""
+        return settings_hash(self.settings)
 
 
-SOLVERS: Mapping[str, Solve] = {
-    "direct, mean": with_settings("direct"),
-    "direct, exact": with_settings("direct", DirectSettings(variant="exact")),
-    REFERENCE: with_settings("admm", AdmmSettings.profile("paper")),
-    "admm + descent": polished(with_settings("admm", AdmmSettings.profile("paper"))),
-    "coordinate": with_settings("coordinate"),
-    "gpfq": with_settings("gpfq"),
-    "gpfq, by diagonal": with_settings("gpfq", GreedySettings(damping=0.0, order="diagonal")),
-    "gptq": with_settings("gptq"),
-    "gptq, by diagonal": with_settings("gptq", GreedySettings(order="diagonal")),
-    "ldlq, by diagonal": with_settings("ldlq", GreedySettings(order="diagonal")),
-    "gptq, by diagonal + descent": polished(with_settings("gptq", GreedySettings(order="diagonal"))),
-    "admm_plus": with_settings("admm_plus"),
-    "admm_plus, 300 steps": with_settings("admm_plus", AdmmPlusSettings(iterations=300)),
-    "anneal": with_settings("anneal"),
-    "anneal, 2000 sweeps": with_settings("anneal", AnnealSettings(sweeps=2000)),
+SOLVERS: Mapping[str, Contestant] = {
+    "direct, mean": Contestant("direct"),
+    "direct, exact": Contestant("direct", DirectSettings(variant="exact")),
+    REFERENCE: Contestant("admm", AdmmSettings.profile("paper")),
+    "admm + descent": Contestant("admm", AdmmSettings.profile("paper"), descent=True),
+    "coordinate": Contestant("coordinate"),
+    "gpfq": Contestant("gpfq"),
+    "gpfq, by diagonal": Contestant("gpfq", GreedySettings(damping=0.0, order="diagonal")),
+    "gptq": Contestant("gptq"),
+    "gptq, by diagonal": Contestant("gptq", GreedySettings(order="diagonal")),
+    "ldlq": Contestant("ldlq"),
+    "ldlq, by diagonal": Contestant("ldlq", GreedySettings(order="diagonal")),
+    "gptq, by diagonal + descent": Contestant("gptq", GreedySettings(order="diagonal"), descent=True),
+    "admm_plus": Contestant("admm_plus"),
+    "admm_plus, 300 steps": Contestant("admm_plus", AdmmPlusSettings(iterations=300)),
+    "admm_plus, from 0.1 to 10": Contestant("admm_plus", AdmmPlusSettings(rho_first=0.1, rho_last=10.0)),
+    "anneal": Contestant("anneal"),
+    "anneal, no explorations": Contestant("anneal", AnnealSettings(explorations=0)),
+    "anneal, 2000 sweeps": Contestant("anneal", AnnealSettings(sweeps=2000)),
 }
 """What is compared; all with one scale a layer."""
 
-
 BOUND = "certified lower bound"
-"""A row of its own: no solver's error can be smaller."""
 
-
-def reached(solve: Solve) -> Reach:
-    """What a solver reaches, and not what it says of itself."""
-    return lambda H, W, codebook: layer_error(H, W, solve(H, W, codebook).G)
-
-
-REACHES: Mapping[str, Reach] = {
-    **{name: reached(solve) for name, solve in SOLVERS.items()},
-    BOUND: lambda H, W, codebook: lower_bound(H, W, codebook).value,
-}
+REACHES: Mapping[str, Contestant | Bound] = {**SOLVERS, BOUND: Bound()}
 """All rows."""
 
 
-def measure(problems: Problems, reach: Reach, levels: int) -> dict[str, Any]:
+def measure(problems: Problems, given: Contestant | Bound, levels: int) -> dict[str, Any]:
     """Every layer's relative error and the processor's seconds for them all."""
     codebook = powers_of_two(levels)
     errors, seconds = [], 0.0
     for _, H, W in problems:
         began = time.process_time()  # of all threads: other programs do not count
-        error = reach(H, W, codebook)
+        error = given.reach(H, W, codebook)
         seconds += time.process_time() - began
         errors.append(error / layer_error(H, W, np.zeros_like(W)))
     return {
@@ -110,8 +141,14 @@ def measure(problems: Problems, reach: Reach, levels: int) -> dict[str, Any]:
 
 
 def key_of(network: str, solver: str, levels: int, images: int) -> Key:
-    """What a row is known by."""
-    return {"network": network, "solver": solver, "levels": levels, "images": images}
+    """What a row is known by: the hash is of the settings that the solver has today."""
+    hashed = REACHES[solver].hash
+    return {"network": network, "solver": solver, "levels": levels, "images": images, "settings": hashed}
+
+
+def todays(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of solvers as they are today; those with other settings are left out."""
+    return [row for row in rows if row["key"]["settings"] == REACHES[row["key"]["solver"]].hash]
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -122,7 +159,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     ValueError
         If the reference has no row.
     """
-    found = {(r["key"]["network"], r["key"]["levels"], r["key"]["solver"]): r["result"] for r in rows}
+    found = {(r["key"]["network"], r["key"]["levels"], r["key"]["solver"]): r["result"] for r in todays(rows)}
     cells = []
     for (network, levels, solver), result in found.items():
         if (network, levels, REFERENCE) not in found:

@@ -279,8 +279,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 TOGETHER = {"epochs": ("epochs", "copies", "pool")}
 """Settings that are varied as one: how long an update is."""
 
-IDLE = ("temperature", "momentum", "patience", "tolerance", "copies", "pool", "crop")
-"""Not asked about: without effect in the profile ``best``, named with another one, or part of `flip`."""
+IDLE = ("temperature", "momentum", "patience", "tolerance", "copies", "pool", "crop", "correct_bias")
+"""Not asked about: without effect in the profile ``best``, settled by another one, or part of `flip`."""
 
 
 def choices(rows: list[dict[str, Any]]) -> str:

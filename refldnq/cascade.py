@@ -122,6 +122,28 @@ class Cascade:
         pairs = ((x, z) for x, z, _ in batches())
         return drift_problem(node.layer, pairs, W_new, ridge=ridge, bias=bias, centred=centred)
 
+    def mean_error(self, student: Network, name: str) -> Float64Array:
+        """By how much the teacher's pre-activation of layer `name`, at the cut, exceeds the student's, (c,).
+
+        The mean over the images as they are and, of maps, over their places.
+        """
+        count, position = len(self.images), student.position(name)
+        total = None
+        for first in range(0, count, self.size):
+            part = slice(first, min(first + self.size, count))
+            z, z_hat = (
+                network.advance({key: values[part] for key, values in own.items()}, self.cut, position + 1)[
+                    name
+                ]
+                for network, own in ((self.teacher, self.reference), (student, self.live))
+            )
+            error = (z.astype(np.float64) - z_hat).sum(axis=(0, *range(2, z.ndim)))
+            total = error if total is None else total + error
+            places = z[0, 0].size
+        assert total is not None
+        mean: Float64Array = total / (count * places)
+        return mean
+
     def _branch(
         self, student: Network, live: Live, reference: Live, z: Array, norm: str, total: str
     ) -> Array:

@@ -33,7 +33,7 @@ from refldnq.model import QuantizedWeight
 from refldnq.network import Live, Network
 from refldnq.released import HESSIAN_IMAGES, ReleasedUpdate, released_hessian, released_update
 from refldnq.solvers.admm_settings import AdmmSettings
-from refldnq.solvers.base import WEIGHTED, Solution, default_settings, get_solver
+from refldnq.solvers.base import SOLVERS, WEIGHTED, Solution, default_settings, get_solver
 from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
 from refldnq.straight import Codes
 from refldnq.train import check_batches
@@ -103,6 +103,11 @@ class LdnqSettings:
         reference's ReLU is closed that alone takes it, or the batch normalization or the sum behind it; over
         0 to 1. Below 1 every channel has a Hessian of its own (module `open_drift`), so layers for which
         these have more than `CHANNEL_HESSIANS` entries are solved without; the report says so.
+    correct_bias : bool, optional
+        Whether the mean by which a layer's quantization has moved each channel's pre-activation away from the
+        reference network's is taken back, in closed form: by the running mean of the batch normalization that
+        alone takes the layer's output, else by the layer's own bias. An update in train mode replaces running
+        means. Not with `absorb`, which does it by itself, nor with `bias`.
     reestimate : {'none', 'end'}, optional
         Whether batch normalization's running statistics are computed anew from the images after the last
         layer.
@@ -176,6 +181,7 @@ class LdnqSettings:
     hessian_images: int | None = None
     hessian_versions: int = field(default=1, metadata={"later": True})
     closed_weight: float = field(default=1.0, metadata={"later": True})
+    correct_bias: bool = field(default=False, metadata={"later": True})
     reestimate: str = "none"
     cascades: int = 1
     final_epochs: int = 0
@@ -200,6 +206,12 @@ class LdnqSettings:
                 "`channel_weights` and `bias` must be left alone with `absorb`, which settles both, got "
                 f"{self.channel_weights!r} and {self.bias}."
             )
+        if self.correct_bias and (self.absorb or self.bias or self.profile == "released-2019"):
+            raise ValueError(
+                "`correct_bias` must be False with `absorb`, which does it by itself, with quantized biases "
+                "(`bias`) and in the profile released-2019, got True."
+            )
+        check_choice("solver", self.solver, SOLVERS)
         check_number("ridge", self.ridge, above=0)
         check_choice("channel_weights", self.channel_weights, ("none", "batchnorm"))
         if self.channel_weights != "none" and self.solver not in WEIGHTED:
@@ -391,7 +403,7 @@ class LayerReport:
     seconds : float
         Wall-clock time of this layer's steps.
     lower_bound : float or None
-        No point of the set has a smaller objective, certified; 0 says nothing, None was not asked for.
+        No point of the set has a smaller objective, certified; 0 says nothing; None: not asked for.
     gap : float or None
         By how much the objective can exceed the optimum, as a share of it; None without a certificate.
     held_out_error, relative_held_out_error : float or None
@@ -606,14 +618,13 @@ def _last_updates(
     if settings.code_epochs:
         # Without the noise of the batches' statistics: 41 in train mode was 26 in eval mode (ResNet-20).
         how, (moving, settling) = replace(how, statistics="running"), rng.spawn(2)
-        varied = images.ndim == 4 and how.pool > 1
-        pool = settings.code_epochs if varied else 1
+        pool = settings.code_epochs if images.ndim == 4 and how.pool > 1 else 1
         own = replace(
             how,
             epochs=settings.code_epochs,
             copies=pool,
             pool=pool,
-            mix=settings.code_mix if varied and not how.validation else 0.0,
+            mix=settings.code_mix if pool > 1 and not how.validation else 0.0,
             intermediate=settings.code_intermediate,
             features="blocks",
         )
@@ -748,8 +759,9 @@ def _quantize_layer(
         note = "closed ReLUs count like open ones: the Hessians of all channels would be too large"
         solution = replace(solution, notes=(*solution.notes, note))
     extras: dict[str, Any] = {}
-    if certificates and weights is None:
-        extras |= _certificate(blocks, wanted, codebook, solved, quick=wanted.shape != packed.shape)
+    if certificates:
+        quick = wanted.shape != packed.shape
+        extras |= _certificate(blocks, wanted, codebook, solved, quick=quick, **weighted)
     if watched is not None:
         extras |= watched.errors(network, name, packed, solution.G, bias=bias)
     code = QuantizedWeight(codes=solution.codes, alpha=solution.alpha, values=solution.values, bias=bias)
@@ -758,6 +770,9 @@ def _quantize_layer(
         code, absorbed = _absorb(code, solved, followed, network, cascade.teacher, name, behind.norm)
         network = network.replace(absorbed.arrays)
     network = network.replace({name: code.arrays(network[name], network.dtype)})
+    if settings.correct_bias and (behind.norm is not None or "bias" in network.params[name]):
+        absorbed = _bias_correction(network, cascade, name, behind.norm)
+        network = network.replace(absorbed.arrays)
     cascade.move(network, position + 1)
     result = UpdateResult(network, (), 0, 0)
     if settings.update is not None and released:
@@ -827,6 +842,15 @@ class _Absorbed:
         )
 
 
+def _bias_correction(network: Network, cascade: Cascade, name: str, norm: str | None) -> _Absorbed:
+    """What takes back the mean error of a layer's pre-activation, which its quantization has left."""
+    constant = cascade.mean_error(network, name)
+    one = np.ones(len(constant))
+    arrays = take_over(network, network, name, one, constant, norm=norm)
+    # Without a normalization the new bias is in the pre-activation already.
+    return _Absorbed(arrays, one, constant if norm is not None else np.zeros(len(constant)))
+
+
 def _absorb(
     code: QuantizedWeight,
     solution: Solution,
@@ -875,12 +899,19 @@ def _channel_weights(network: Network, name: str) -> Float64Array | None:
 
 
 def _certificate(
-    blocks: Float64Array, packed: Float64Array, codebook: Codebook, solution: Solution, *, quick: bool
+    blocks: Float64Array,
+    packed: Float64Array,
+    codebook: Codebook,
+    solution: Solution,
+    *,
+    quick: bool,
+    column_weights: Array | None = None,
 ) -> dict[str, float | None]:
     per_channel = np.ndim(solution.alpha) > 0
     how = BoundSettings(per_channel=per_channel)
     # With a Hessian for every channel Newton's method would take longer than all the rest.
-    bound = lower_bound(blocks, packed, codebook, replace(how, steps=0) if quick else how).value
+    how = replace(how, steps=0) if quick else how
+    bound = lower_bound(blocks, packed, codebook, how, column_weights=column_weights).value
     within = gap(solution.objective, bound)
     return {"lower_bound": bound, "gap": within if np.isfinite(within) else None}
 

@@ -88,7 +88,8 @@ class UpdateSettings:
     Raises
     ------
     ValueError
-        If a setting is out of range, or `validation` and `mix` are both asked for.
+        If a setting is out of range, or `mix` is asked for together with `validation` or without versions to
+        mix.
 
     Notes
     -----
@@ -97,7 +98,9 @@ class UpdateSettings:
     held-out training images were classified right with 8 fixed versions, 93.2 % with 8 a step from a pool of
     64; fixed ones gave 90.9 % with running statistics, 92.2 % with batches of 25, 89.4 % with a rate of 3e-3.
     Another run with the pool gave 92.5 % in the study itself, and 92.5 % with mixtures (`mix` 0.5): single
-    runs differ by more than half a point, so only the larger differences count.
+    runs differ by more than half a point, so only the larger differences count. The labels of these training
+    images entered here, to measure by; the networks were trained on them, and agreement with the original
+    network, which takes no label, tells the same.
     """
 
     epochs: int = 16
@@ -150,6 +153,8 @@ class UpdateSettings:
             raise ValueError(f"`validation` must be at most 0.5, got {self.validation}.")
         if self.validation and self.mix:
             raise ValueError(f"`validation` must be 0 if images are mixed, got {self.validation}.")
+        if self.mix and self.pool == 1:
+            raise ValueError(f"`pool` must be greater than 1 if images are mixed, got {self.pool}.")
         if not (self.weights or self.affine):
             raise ValueError("`weights` or `affine` must be True: nothing would move.")
 

@@ -195,6 +195,14 @@ def test_problems_are_those_of_the_reference_network(
         assert min(problem["trace"]) == pytest.approx(problem["errors"]["admm"], rel=1e-9)
     again = layer_problems(network, x, powers_of_two(3), ["gptq"])
     assert [p.errors["gptq"] for p in again] == [p["errors"]["gptq"] for p in record["problems"]]
+    # More scales: smaller errors, and the bound of that problem.
+    noise = np.random.default_rng(0).standard_normal((300, *x.shape[1:])).astype(np.float32)
+    finer, plain = (
+        layer_problems(network, noise, powers_of_two(3), ["anneal"], per_channel=own)[0]
+        for own in (True, False)
+    )
+    assert 0 < finer.bound < plain.bound and finer.errors["anneal"] < plain.errors["anneal"]
+    assert finer.bound <= min(finer.errors.values())
 
 
 def test_figures_are_files_and_stand_in_the_page(compared: tuple[Path, dict[str, Any], Result]) -> None:

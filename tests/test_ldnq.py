@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from refldnq._typing import Array
+from refldnq.cascade import Cascade
 from refldnq.codebook import powers_of_two, scaled
 from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, LinearMap, ReLU
 from refldnq.ldnq import LdnqSettings, Progress, ldnq, reestimate_statistics
@@ -293,6 +294,70 @@ def test_certificates_are_of_the_problem_that_was_solved(images: Array, per_chan
     assert bounds[0] < bounds[1]  # more freedom: a certificate of the other problem would be wrong
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_certificates_count_channels_as_the_problem_does(images: Array, per_channel: bool) -> None:
+    network = residual_network()
+    how = CoordinateSettings(per_channel=per_channel)
+    settings = replace(SETTINGS, update=None, solver="coordinate", solver_settings=how)
+    settings = replace(settings, channel_weights="batchnorm")
+    reports = run(network, images, settings, certificates=True).reports
+    layer, norm = network["conv1"].layer, network.params["bn1"]
+    assert isinstance(layer, LinearMap)
+    H, W = layer.hessian(images), layer.pack(network.params["conv1"])
+    weights = (norm["weight"] ** 2 / (norm["running_var"] + 1e-5))[None]
+    bound = BoundSettings(per_channel=per_channel)
+    expected = lower_bound(H, W, settings.codebook, bound, column_weights=weights).value
+    assert reports[0].lower_bound == pytest.approx(expected, rel=1e-9) and expected > 0
+    assert expected != pytest.approx(lower_bound(H, W, settings.codebook, bound).value, rel=0.1)
+    for report in reports:  # two groups in the second, no normalization behind the third
+        assert report.lower_bound is not None and report.lower_bound <= report.objective
+
+
+def mean_errors(network: Network, result: Progress, images: Array) -> dict[str, float]:
+    """The largest mean error of a channel behind each layer and the normalization that follows it."""
+    found = {}
+    for name in ("bn1", "bn2", "fc"):
+        end = network.position(name) + 1
+        z, z_hat = (net.advance(net.start(images), 0, end)[name] for net in (network, result.network))
+        found[name] = float(np.abs((z_hat - z).mean(axis=(0, *range(2, z.ndim)))).max())
+    return found
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_corrected_biases_leave_no_mean_error(
+    images: Array, planted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, settings = residual_network(), replace(SETTINGS, update=None, solver="direct")
+    plain = run(network, images, settings)
+    if planted:
+        right = Cascade.mean_error
+        monkeypatch.setattr(Cascade, "mean_error", lambda *own: -right(*own))
+    result = run(network, images, replace(settings, correct_bias=True))
+    left, before = mean_errors(network, result, images), mean_errors(network, plain, images)
+    for name, error in left.items():
+        assert (error <= 1e-12) != planted and before[name] > 1e-3
+    if planted:
+        return
+    assert np.array_equal(result.quantized["conv1"].codes, plain.quantized["conv1"].codes)
+    z, z_hat = (net.advance(net.start(images), 0, 1)["conv1"] for net in (network, result.network))
+    shift = network.params["bn1"]["running_mean"] - result.network.params["bn1"]["running_mean"]
+    error = np.mean(np.sum((z_hat + shift[:, None, None] - z) ** 2, axis=(1, 2, 3)))
+    assert result.reports[0].accumulated_error == pytest.approx(error, rel=1e-9)
+    assert result.reports[0].accumulated_error < plain.reports[0].accumulated_error
+    assert np.array_equal(result.network.params["conv2"]["bias"], network.params["conv2"]["bias"])
+    assert result.reports[-1].output_error < plain.reports[-1].output_error
+
+
+@pytest.mark.parametrize("update", [None, UPDATE])
+def test_corrected_biases_resume_exactly(images: Array, update: UpdateSettings | None) -> None:
+    settings, states = replace(SETTINGS, update=update, correct_bias=True), list[Progress]()
+    network, x = residual_network(np.float32), images.astype(np.float32)
+    whole = run(network, x, settings, on_layer=states.append)
+    assert len(states) == 3
+    for state in states:
+        assert same(run(network, x, settings, resume=state), whole)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"target": "drift"}, {"target": "block", "absorb": True}],
@@ -340,6 +405,10 @@ def test_channels_are_weighted_by_the_normalization_behind(images: Array) -> Non
         ({"target": "output"}, "`target`"),
         ({"ridge": 0.0}, "`ridge`"),
         ({"channel_weights": "alike"}, "`channel_weights`"),
+        ({"solver": "magic"}, "`solver` must be one of"),
+        ({"correct_bias": True, "bias": True}, "`correct_bias` must be False"),
+        ({"correct_bias": True, "target": "drift", "absorb": True}, "`correct_bias` must be False"),
+        ({"correct_bias": True, "profile": "released-2019"}, "`correct_bias` must be False"),
         ({"channel_weights": "batchnorm"}, "for the solver 'admm'"),
         ({"profile": "released-2019", "target": "drift"}, "`target` and `channel_weights`"),
     ],

@@ -125,6 +125,32 @@ def free_optimum(H: Any, W: Any, levels: int) -> float:
     return best
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_column_of_twice_the_weight_counts_like_two(per_channel: bool) -> None:
+    certificates = 0
+    for seed in range(60):
+        H, W = problem(seed, *((1, 3, 2), (2, 2, 2))[seed % 2])
+        counts = np.random.default_rng(seed).permutation([1, 3])
+        repeated = np.repeat(W, counts, axis=2)
+        weights = np.tile(counts.astype(float), (len(W), 1))
+        how = BoundSettings(per_channel=per_channel)
+        for codebook in (*SETS, *(() if per_channel else (free(2),))):
+            one = lower_bound(H, W, codebook, how, column_weights=weights)
+            other = lower_bound(H, repeated, codebook, how)
+            rel = 1e-2 if codebook.kind == "free" else 1e-9  # that is on a grid
+            for method in ("eigenvalue", "jacobi"):
+                assert one.bounds[method] == pytest.approx(other.bounds[method], rel=rel, abs=1e-9)
+            assert one.value == pytest.approx(other.value, rel=0.03, abs=1e-9)  # `accuracy` of each search
+            if codebook.kind == "free":
+                continue
+            best = exact(H, repeated, codebook, ExactSettings(per_channel=per_channel))
+            if not one.value <= best.objective:
+                raise AssertionError(f"{one.value} exceeds {best.objective}, seed {seed}")
+            alike = lower_bound(H, W, codebook, how).value
+            certificates += one.value > 1.05 * alike > 0  # weights are not forgotten
+    assert certificates > 50
+
+
 def test_a_diagonal_hessian_is_solved() -> None:
     rng = np.random.default_rng(0)
     h, W = rng.uniform(0.01, 10, 30), rng.standard_normal((1, 30, 8))
@@ -181,6 +207,19 @@ def test_an_objective_of_zero_is_optimal() -> None:
     W = np.array([[[1.0], [-1.0], [0.0]]])
     bound = lower_bound(np.eye(3)[None], W, powers_of_two(3))
     assert bound.value == 0.0 and gap(0.0, bound.value) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones((1, 3)), r"`column_weights` must have shape \(1, 2\)"),
+        (np.array([[1.0, 0.0]]), "`column_weights` must be greater than 0"),
+        (np.array([[1.0, np.nan]]), "`column_weights` must"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lower_bound(np.eye(3)[None], np.ones((1, 3, 2)), powers_of_two(3), column_weights=weights)
 
 
 def test_refusals() -> None:

@@ -461,7 +461,7 @@ def test_annealing_improves_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None
     H, W = problem(0, d=24, m=6)
     results = [anneal.solve(H, W, powers_of_two(3), AnnealSettings(seed=seed)) for seed in (0, 0, 1)]
     assert np.array_equal(results[0].codes, results[1].codes) and results[0].alpha == results[1].alpha
-    start = admm_plus.solve(H, W, powers_of_two(3))
+    start = admm_plus.solve(H, W, powers_of_two(3), AnnealSettings().start)
     assert results[0].objective < start.objective and results[2].objective < start.objective
     assert (np.diff(results[0].trace.objective) <= 0).all()
     from refldnq._kernels import threads
@@ -491,6 +491,11 @@ def test_explorations_are_short_hot_and_at_other_scales(monkeypatch: pytest.Monk
         assert len(temperatures) == count
     anneal.solve(H, W, fixed([-0.5, 0.0, 0.5]), how)
     assert [alpha for alpha, _ in walks[10:]] == [1.0] * 10  # a fixed set has no other scale
+    for columns, per_channel, count in ((3, False, 6), (3, True, 60), (2, False, 60)):  # 36, 12, 24 a scale
+        walks.clear()
+        small = dataclasses.replace(how, per_channel=per_channel)
+        found = anneal.solve(H, W[:, :, :columns], powers_of_two(3), small)
+        assert found.iterations == len(walks) == count + 4
 
 
 @pytest.mark.parametrize("book", ["ternary", "skew", "fixed", "free"])
@@ -606,6 +611,14 @@ def test_a_free_set_has_no_scale_a_channel() -> None:
         with pytest.raises(ValueError, match="per_channel"):
             solve(H, W, free(3), per_channel=True)
         assert name
+
+
+def test_damping_is_reported() -> None:
+    H, W = problem(0)
+    for solve in (gptq.solve, ldlq.solve):
+        note = "H was damped by 0.01 of its mean diagonal; the objective is without"
+        assert solve(H, W, powers_of_two(3)).notes == (note,)
+        assert solve(H, W, powers_of_two(3), GreedySettings(damping=0.0)).notes == ()
 
 
 def test_a_singular_hessian_without_damping_is_refused() -> None:

@@ -337,7 +337,7 @@ def test_what_the_code_phase_takes_from_the_update(images: Array) -> None:
     assert (own.mix, own.intermediate) == (0.5, 0.05)
     told = code_phase(images, update=how, code_mix=0.1, code_intermediate=0.0)
     assert (told.mix, told.intermediate) == (0.1, 0.0)
-    plain = code_phase(images, update=replace(how, pool=1))
+    plain = code_phase(images, update=replace(how, pool=1, mix=0.0))
     assert (plain.pool, plain.mix) == (1, 0.0)
     flat = code_phase(images.reshape(24, -1), update=how)
     assert (flat.pool, flat.mix) == (1, 0.0)

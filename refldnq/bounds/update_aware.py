@@ -137,7 +137,7 @@ def _objection(quantized: Network, request: Mapping[str, Any], last: str) -> str
         reason = "codes moved after the last layer"
     elif settings.get("final_epochs"):
         reason = "batch normalization or scales moved after the last layer"
-    elif settings.get("absorb"):
+    elif settings.get("absorb") or settings.get("correct_bias"):
         reason = "batch normalization or biases behind a layer were changed with it"
     elif isinstance(cascades, int) and cascades > 1:
         reason = "in a repeated cascade the output before a layer is of the layer already quantized"

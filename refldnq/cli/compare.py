@@ -126,7 +126,11 @@ def compare(
             )
     x = calibration_images(model, calibration, requests[planned[0]])
     problems = layer_problems(
-        model.network.astype(dtype), x, powers_of_two(levels), [name for name in names if name in SOLVERS]
+        model.network.astype(dtype),
+        x,
+        powers_of_two(levels),
+        [name for name in names if name in SOLVERS],
+        per_channel=per_channel,
     )
     figures = all_figures(runs, problems, model, levels, images)
     for name, (_, png) in figures.items():
@@ -140,7 +144,8 @@ def compare(
         "output's squared norm, shows what they gain.",
         "Certified gap: by how much the objective of a layer's own problem exceeds its optimum at most, by a "
         "lower bound; the median of the layers that have a certificate. The bound is weak: a wide gap need "
-        "not mean a poor result.",
+        "not mean a poor result, and for best, whose channels have Hessians of their own, weaker still: the "
+        "best diagonal is not looked for there.",
         "Where a method moves codes after its last layer, as best does, layer errors and gaps are of the "
         "codes before that; the output error and the accuracy are of the final ones.",
     ]

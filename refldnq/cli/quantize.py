@@ -38,6 +38,7 @@ PROBLEM = (
     "hessian_versions",
     "cascades",
     "final_scales",
+    "correct_bias",
 )
 """Options that are fields of Algorithm 1's settings."""
 
@@ -109,15 +110,25 @@ UPDATE = (
     help="Solver of the layers' problems: admm (paper), admm_plus, anneal (best), coordinate, direct, gpfq, "
     "gptq, ldlq or, for up to some 16 inputs, exact.",
 )
-@click.option("--projection", type=click.Choice(["alternating", "exact"]), help="ADMM's projection step.")
+@click.option(
+    "--projection",
+    type=click.Choice(["alternating", "exact"]),
+    help="The projection step of admm and admm_plus.",
+)
 @click.option("--rho", type=float, help="ADMM's penalty, in units of --rho-scale.")
 @click.option(
     "--rho-scale",
     type=click.Choice(["mean_diagonal", "lambda_max", "h00", "absolute"]),
     help="Unit of --rho.",
 )
-@click.option("--iterations", type=int, help="ADMM's iterations.")
-@click.option("--per-channel", is_flag=True, default=None, help="One scale for each output channel.")
+@click.option("--iterations", type=int, help="Those of admm and admm_plus.")
+@click.option(
+    "--per-channel",
+    is_flag=True,
+    default=None,
+    help="One scale for each output channel; with --absorb (--profile best) in effect where no batch "
+    "normalization follows, as behind the last layer: elsewhere it takes the channels' scales over.",
+)
 @click.option(
     "--target",
     type=click.Choice(["weights", "drift", "block"]),
@@ -204,6 +215,12 @@ UPDATE = (
     multiple=True,
     metavar="GLOB",
     help="Leave layers as they are, such as '*.downsample.*', the shortcuts of ResNet-18; repeatable.",
+)
+@click.option(
+    "--correct-bias",
+    is_flag=True,
+    default=None,
+    help="Take back the mean error of each channel, by batch normalization's running mean or the bias.",
 )
 @click.option("--quantize-bias", is_flag=True, help="Quantize biases as rows of the weights.")
 @click.option(
@@ -407,7 +424,7 @@ def _solver_settings(options: dict[str, Any], profile: LdnqSettings) -> Any:
     foreign = [name for name in changes if not hasattr(default, name)]
     if foreign:
         flags = ", ".join("--" + name.replace("_", "-") for name in foreign)
-        raise ValueError(f"{flags} must go with --solver admm, got --solver {solver}.")
+        raise ValueError(f"{flags} must be of the solver's own settings, got --solver {solver}.")
     return replace(default, **changes)
 
 

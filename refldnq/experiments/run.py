@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 
 from refldnq._checks import check_choice, check_integer, check_number
 from refldnq._typing import Array
-from refldnq.allocation import mixed_levels, sensitivities
+from refldnq.allocation import CANDIDATES, mixed_levels, sensitivities
 from refldnq.data import Dataset, Preprocess
 from refldnq.experiments import checkpoint as checkpoints
 from refldnq.experiments.record import plain
@@ -90,7 +91,7 @@ class QuantizeRequest:
         check_integer("held_out", self.held_out, at_least=0)
         check_integer("seed", self.seed, at_least=0)
         if self.mean_bits is not None:
-            check_number("mean_bits", self.mean_bits, above=0)
+            check_number("mean_bits", self.mean_bits, at_least=math.log2(min(CANDIDATES)))
             if self.settings.levels:
                 raise ValueError(
                     f"`mean_bits` must be None if `levels` names layers, got {self.mean_bits!r}."
@@ -608,6 +609,7 @@ def direct_settings(settings: LdnqSettings) -> LdnqSettings:
         hessian_versions=1,
         channel_weights="none",
         update=None,
+        correct_bias=False,
         reestimate="none",
         cascades=1,
         final_epochs=0,

@@ -22,7 +22,8 @@ class AdmmPlusSettings:
     Parameters
     ----------
     rho_first, rho_last : float, optional
-        The penalty at the start and the end, in units of the mean of H's diagonal; geometric in between.
+        The penalty at the start and the end, in units of the mean of H's diagonal; geometric in between
+        (Notes).
     iterations : int, optional
         Number of iterations.
     projection : {'exact', 'alternating'}, optional
@@ -41,6 +42,14 @@ class AdmmPlusSettings:
     TypeError
         If a number has the wrong type.
 
+    Notes
+    -----
+    The penalties are wide, so that they suit other spectra too. On the layers of ResNet-20 the geometric mean
+    of f over that of the paper's ADMM is, with 3 and 5 levels, by iterations: 150 0.750, 0.739; 200 0.744,
+    0.723; 250 0.739, 0.725. A narrower range is as good as more iterations there, by (first, last), 150
+    iterations: (0.01, 3) 0.735, 0.728; (0.03, 10) 0.733, 0.727; (0.1, 10) 0.734, 0.721; (0.1, 1), where codes
+    need not stand still at the end, 0.726, 0.713.
+
     Examples
     --------
     >>> AdmmPlusSettings(rho_last=1.0, iterations=3).schedule
@@ -49,7 +58,7 @@ class AdmmPlusSettings:
 
     rho_first: float = 0.01
     rho_last: float = 30.0
-    iterations: int = 150
+    iterations: int = 200
     projection: Method = "exact"
     refit_alpha: bool = True
     polish: bool = True

@@ -20,6 +20,11 @@ from refldnq.solvers.base import Solution, Trace, pick_settings
 from refldnq.solvers.coordinate import CoordinateSettings, descend
 from refldnq.solvers.problem import Point, Problem
 
+SMALL = 24
+"""Most entries of a scale for which there are ten times as many explorations, chosen here: on parts of the
+layers of ResNet-20 of one scale and 12 entries (3 levels) or 8 (5 levels) 10 explorations find the optimum in
+85 and 91 %, 100 in 95 and 98 % (``benchmarks/optimum.py``). Whole layers have more entries a scale."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnealSettings:
@@ -36,13 +41,15 @@ class AnnealSettings:
         between neighbouring values of the scaled set; geometric in between.
     explorations : int, optional
         Number of rounds before these that look further away: they begin ten times as hot, at the scales of
-        the best result times exp(±spread) at most, and are five times as short.
+        the best result times exp(±spread) at most, and are five times as short. Problems of few entries a
+        scale (`SMALL`), which are done in no time, get ten times as many.
     spread : float, optional
         See `explorations`.
     seed : int, optional
         Seed of the walks.
     start : AdmmPlusSettings, optional
-        How the start is found; its `per_channel` is overruled.
+        How the start is found; its `per_channel` is overruled. 150 iterations by default, with which the
+        other defaults were chosen.
     per_channel : bool, optional
         One α for each output channel in place of one a layer.
 
@@ -55,10 +62,11 @@ class AnnealSettings:
 
     Notes
     -----
-    The defaults are chosen here on the layers of ResNet-20 with 3 levels: geometric mean of f over that of
-    the paper's ADMM, and seconds for all 20 layers, by (sweeps, hot, cold, rounds): no round 0.750; (50, 0.1,
-    0.003, 1) 0.747; (200, 0.03, 0.003, 1) 0.725 in 1 s; (200, 0.03, 0.003, 10) 0.699 in 9 s; (500, 0.03,
-    0.001, 10) 0.693 in 24 s; (2000, 0.03, 0.003, 6) 0.688 in 40 s.
+    The rounds are chosen here on the layers of ResNet-20 with 3 levels, without explorations: geometric mean
+    of f over that of the paper's ADMM, and seconds for all 20 layers on one machine, by (sweeps, hot, cold,
+    rounds): no round 0.750; (50, 0.1, 0.003, 1) 0.747; (200, 0.03, 0.003, 1) 0.725 in 1 s; (200, 0.03, 0.003,
+    10) 0.699 in 9 s; (500, 0.03, 0.001, 10) 0.693 in 24 s; (2000, 0.03, 0.003, 6) 0.688 in 40 s. Explorations
+    are for problems of few entries (`SMALL`); ``benchmarks/README.md`` has rows with and without.
 
     Examples
     --------
@@ -73,7 +81,7 @@ class AnnealSettings:
     explorations: int = 10
     spread: float = 0.5
     seed: int = 0
-    start: AdmmPlusSettings = field(default_factory=AdmmPlusSettings)
+    start: AdmmPlusSettings = field(default_factory=lambda: AdmmPlusSettings(iterations=150))
     per_channel: bool = False
 
     def __post_init__(self) -> None:
@@ -84,6 +92,16 @@ class AnnealSettings:
         check_number("spread", self.spread, at_least=0)
         check_integer("explorations", self.explorations, at_least=0)
         check_integer("seed", self.seed, at_least=0)
+
+    def looks(self, entries: int) -> int:
+        """Number of explorations of a problem with so many entries a scale.
+
+        Examples
+        --------
+        >>> [AnnealSettings().looks(entries) for entries in (12, 24, 25)]
+        [100, 100, 10]
+        """
+        return self.explorations * (10 if entries <= SMALL else 1)
 
     def temperatures(self, *, exploring: bool = False) -> Float64Array:
         """The temperatures of a round."""
@@ -122,7 +140,8 @@ def solve(
     Returns
     -------
     Solution
-        No worse than the result of `refldnq.solvers.admm_plus`; the same for the same seed.
+        No worse than the result of `refldnq.solvers.admm_plus` with the settings `start`; the same for the
+        same seed.
 
     Raises
     ------
@@ -138,7 +157,7 @@ def solve(
     >>> X, W = rng.standard_normal((12, 6)), rng.standard_normal((1, 6, 2))
     >>> H = (2 / 12 * X.T @ X)[None]
     >>> found = solve(H, W, powers_of_two(3), AnnealSettings(rounds=2))
-    >>> found.objective <= admm_plus.solve(H, W, powers_of_two(3)).objective
+    >>> found.objective <= admm_plus.solve(H, W, powers_of_two(3), AnnealSettings().start).objective
     True
     """
     chosen: AnnealSettings = pick_settings(settings, AnnealSettings, DEFAULT)
@@ -150,8 +169,9 @@ def solve(
     objectives, alphas = [float(least.sum())], [best.alpha]
     rng = np.random.default_rng(chosen.seed)
     descent = CoordinateSettings(per_channel=chosen.per_channel)
-    for k in range(chosen.explorations + chosen.rounds):
-        exploring = k < chosen.explorations
+    looks = chosen.looks(problem.W.size // len(best.alpha))
+    for k in range(looks + chosen.rounds):
+        exploring = k < looks
         has_scale = exploring and codebook.kind == "scaled"
         stray = chosen.spread * rng.uniform(-1.0, 1.0, len(best.alpha)) if has_scale else 0.0
         begin = Point(best.codes, best.alpha * np.exp(stray), best.values)
@@ -164,7 +184,7 @@ def solve(
         best,
         solver="anneal",
         settings=chosen,
-        iterations=chosen.explorations + chosen.rounds,
+        iterations=looks + chosen.rounds,
         converged=first.converged,
         trace=Trace(objective=np.array(objectives), alpha=np.array(alphas)),
     )

@@ -178,7 +178,7 @@ def get_solver(name: str) -> Solver:
     >>> get_solver("direct")(H, W, powers_of_two(3), None).objective
     1.0
     """
-    check_choice("name", name, SOLVERS)
+    check_choice("solver", name, SOLVERS)
     solve: Solver = import_module(SOLVERS[name]).solve
     return solve
 
@@ -196,7 +196,7 @@ def default_settings(name: str) -> Any:
     >>> default_settings("direct").per_channel
     False
     """
-    check_choice("name", name, SOLVERS)
+    check_choice("solver", name, SOLVERS)
     return import_module(SOLVERS[name]).DEFAULT
 
 
@@ -223,6 +223,32 @@ def check_problem(H: Array, W: Array) -> tuple[Float64Array, Float64Array]:
     if W.shape[2] == 0:
         raise ValueError(f"`W` must have at least one column, got shape {W.shape}.")
     return 0.5 * (H + H.transpose(0, 2, 1)), np.ascontiguousarray(W, dtype=np.float64)
+
+
+def check_column_weights(weights: Array | None, W: Array) -> Float64Array | None:
+    """Refuse what are not weights of the columns of W, (g, d, m); return them, (g, m), in float64.
+
+    Raises
+    ------
+    ValueError
+        If the shape does not fit, or one is not finite or not greater than 0.
+    TypeError
+        If they are not float.
+
+    Examples
+    --------
+    >>> check_column_weights(np.array([[1.0, 0.0]]), np.ones((1, 3, 2)))
+    Traceback (most recent call last):
+        ...
+    ValueError: `column_weights` must be greater than 0, got 0.0.
+    """
+    if weights is None:
+        return None
+    check_shape("column_weights", check_float("column_weights", weights), (W.shape[0], W.shape[2]))
+    check_finite("column_weights", weights)
+    if not (weights > 0).all():
+        raise ValueError(f"`column_weights` must be greater than 0, got {weights.min()}.")
+    return np.asarray(weights, dtype=np.float64)
 
 
 def pick_settings(settings: Any, kind: type[Any], default: Any) -> Any:

@@ -1,4 +1,8 @@
-"""Greedy path following (Lybrand & Saab 2021): the running error of the pre-activation guides every entry."""
+"""Greedy path following (Lybrand & Saab 2021): the running error of the pre-activation guides every entry.
+
+The method follows the original network's inputs X with the quantized prefix's X̃. A solver of (10) sees X̃
+alone, as H; with the target ``drift`` X enters by the weights W* to be followed (module `refldnq.drift`).
+"""
 
 from __future__ import annotations
 

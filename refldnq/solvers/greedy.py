@@ -110,7 +110,8 @@ class Ordered:
         self.H: Float64Array = problem.H[rows, self.order[:, :, None], self.order[:, None, :]]
         self.W = np.ascontiguousarray(np.take_along_axis(problem.W, self.order[:, None, :], axis=2))
         # An entry that H does not see is rounded by itself; damping is relative to the whole layer's mean.
-        extra = settings.damping * float(diagonal.mean()) + (np.einsum("gii->gi", self.H) == 0)
+        self.damping = settings.damping * float(diagonal.mean())
+        extra = self.damping + (np.einsum("gii->gi", self.H) == 0)
         self.H = self.H + extra[:, :, None] * np.eye(problem.d)
 
     def codes(self, kernel: Kernel, matrix: Float64Array, start: Point, factor: float) -> Int8Array:
@@ -168,4 +169,7 @@ def quantize(
         if settings.refit_alpha:
             point = problem.refit(point)
         best, least = problem.keep(best, least, point, problem.objectives(point))
-    return problem.solution(best, solver=name, settings=settings, iterations=len(factors))
+    notes: tuple[str, ...] = ()
+    if ordered.damping > 0:
+        notes = (f"H was damped by {settings.damping:.3g} of its mean diagonal; the objective is without",)
+    return problem.solution(best, solver=name, settings=settings, iterations=len(factors), notes=notes)

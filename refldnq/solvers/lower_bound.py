@@ -5,7 +5,8 @@ If D is diagonal with 0 ≤ D ≤ H (as a quadratic form), then for every G
     f(G) = ½ Σ δᵀHδ ≥ ½ Σ_k D_k ‖δ_k‖²,   δ = G - W, δ_k its rows,
 
 and the least value of the right side over Ω is a weighted projection, whose global optimum is known exactly,
-one scale for all columns included. Three choices of D:
+one scale for all columns included. Where columns count differently, by ω_c, so they do on the right side.
+Three choices of D:
 
 * ``eigenvalue``: D = λ_min(H) I.
 * ``jacobi``: D = λ_min(S^{-1/2} H S^{-1/2}) S with S = diag H.
@@ -29,7 +30,7 @@ from refldnq._typing import Array, Float64Array
 from refldnq.codebook import Codebook
 from refldnq.hessian import UNIT, Mask
 from refldnq.projection import project
-from refldnq.solvers.base import check_problem, pick_settings
+from refldnq.solvers.base import check_column_weights, check_problem, pick_settings
 
 Method = Literal["eigenvalue", "jacobi", "split", "none"]
 
@@ -129,7 +130,12 @@ def gap(objective: float, bound: float) -> float:
 
 
 def lower_bound(
-    H: Float64Array, W: Array, codebook: Codebook, settings: BoundSettings | None = None
+    H: Float64Array,
+    W: Array,
+    codebook: Codebook,
+    settings: BoundSettings | None = None,
+    *,
+    column_weights: Array | None = None,
 ) -> LowerBound:
     r"""Bound the optimum of (10) from below.
 
@@ -143,6 +149,8 @@ def lower_bound(
         Any set. Of a free set all sets of that size are covered.
     settings : BoundSettings, optional
         One scale a layer or one a channel.
+    column_weights : Array, shape (g, m), optional
+        Weights ω of the columns' errors in the objective.
 
     Returns
     -------
@@ -175,7 +183,8 @@ def lower_bound(
         raise ValueError(
             "`per_channel` must be False for a free set, whose values are the layer's, got True."
         )
-    problem = _Problem(blocks, weight, codebook, chosen.per_channel)
+    omega = check_column_weights(column_weights, weight)
+    problem = _Problem(blocks, weight, codebook, chosen.per_channel, omega)
     candidates: dict[Method, Float64Array] = {
         "eigenvalue": problem.certified(problem.eigenvalue()),
         "jacobi": problem.certified(problem.jacobi()),
@@ -255,7 +264,10 @@ def certified_split(block: Float64Array, D: Float64Array) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """½ min Σ D_k ‖δ_k‖² over Ω: a certain lower bound, what was subtracted, and ½ ‖δ_k‖² there, (g, d)."""
+    """½ min Σ D_k ‖δ_k‖² over Ω: a certain lower bound, what was subtracted, and ½ ‖δ_k‖² there, (g, d).
+
+    Norms count columns by their weights.
+    """
 
     value: float
     slack: float
@@ -265,8 +277,16 @@ class _Cost:
 class _Problem:
     """The blocks, scaled to a diagonal of ones, and the projection."""
 
-    def __init__(self, H: Float64Array, W: Float64Array, codebook: Codebook, per_channel: bool) -> None:
+    def __init__(
+        self,
+        H: Float64Array,
+        W: Float64Array,
+        codebook: Codebook,
+        per_channel: bool,
+        omega: Float64Array | None,
+    ) -> None:
         self.H, self.W, self.codebook, self.per_channel = H, W, codebook, per_channel
+        self.omega = np.ones((len(W), W.shape[2])) if omega is None else omega
         self.live: Mask = (H != 0).any(axis=2)
         self.S: Float64Array = np.einsum("gii->gi", H)
         root = np.sqrt(np.where(self.live, self.S, 1.0))
@@ -313,16 +333,16 @@ class _Problem:
         """The bound that D gives."""
         if not D.any():
             return _Cost(0.0, 0.0, np.zeros_like(D))
-        weights = np.ascontiguousarray(np.broadcast_to(D[:, :, None], self.W.shape))
+        weights = D[:, :, None] * self.omega[:, None, :]
         if self.codebook.kind == "free":
-            return _free_cost(self.W, weights, self.codebook.levels)
+            return _free_cost(self.W, weights, self.codebook.levels, self.omega)
         found = project(self.W, self.codebook, method="exact", per_channel=self.per_channel, weights=weights)
         G = found.G
         # Of 2 N L additions, and comparisons in a sweep that roundings may misplace: see `_SLACK`.
         size = self.W.size * self.codebook.levels + 100
         energy = float(np.vdot(weights, self.W**2 + G**2))
         slack = 0.5 * _SLACK * size * UNIT * energy
-        rows = 0.5 * ((self.W - G) ** 2).sum(axis=2)
+        rows = 0.5 * (self.omega[:, None, :] * (self.W - G) ** 2).sum(axis=2)
         return _Cost(0.5 * found.residual - slack, slack, rows)
 
 
@@ -336,7 +356,7 @@ one in such elements costs at most 8 u Σ w (v² + G²) more. Candidates within 
 equal, which the 100 added to N L covers; 16 covers all, with the sums of residual and energy themselves."""
 
 
-def _free_cost(W: Float64Array, weights: Float64Array, levels: int) -> _Cost:
+def _free_cost(W: Float64Array, weights: Float64Array, levels: int, omega: Float64Array) -> _Cost:
     """The bound of a free set, from points and weights on a grid, where sums are exact.
 
     With weights w' ≤ w and points v' within e of v, the distance to the nearest set of `levels` values falls
@@ -368,7 +388,7 @@ def _free_cost(W: Float64Array, weights: Float64Array, levels: int) -> _Cost:
     shift = (0.5 + 4 * coarse * UNIT) * float(np.sqrt(w_grid.sum()))
     least = max(float(np.sqrt(max(residual - rounding, 0.0))) - shift, 0.0) ** 2 * (1 - 32 * UNIT)
     scale = 0.5 * unit_w * unit_v**2
-    rows = 0.5 * ((v - centre - unit_v * nearest).reshape(W.shape) ** 2).sum(axis=2)
+    rows = 0.5 * (omega[:, None, :] * (v - centre - unit_v * nearest).reshape(W.shape) ** 2).sum(axis=2)
     return _Cost(scale * least, scale * (residual - least), rows)
 
 

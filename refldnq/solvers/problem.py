@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from refldnq._checks import check_finite, check_float, check_shape
 from refldnq._rows import Rule, project_rows
 from refldnq._typing import Array, Float64Array, Int8Array
 from refldnq.codebook import Codebook
-from refldnq.solvers.base import Guarantee, Solution, Trace, check_problem
+from refldnq.solvers.base import Guarantee, Solution, Trace, check_column_weights, check_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +93,8 @@ class Problem:
         self.groups, self.outputs, self.d = self.W.shape
         # A single column has one scale either way.
         self.per_channel = per_channel
-        self.omega: Float64Array | None = None
-        if column_weights is not None:
-            check_shape("column_weights", check_float("column_weights", column_weights), self.W.shape[:2])
-            check_finite("column_weights", column_weights)
-            if not (column_weights > 0).all():
-                raise ValueError(f"`column_weights` must be greater than 0, got {column_weights.min()}.")
-            self.omega = np.asarray(column_weights, dtype=np.float64)[:, :, None]
+        omega = check_column_weights(column_weights, weight)
+        self.omega = None if omega is None else omega[:, :, None]
 
     def rows(self, V: Float64Array) -> Float64Array:
         """A weight (g, m, d) with one row for every scale."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from refldnq.codebook import Codebook
 from refldnq.hessian import accumulate_hessian, layer_error
 from refldnq.layers.base import LinearMap
 from refldnq.network import Network
-from refldnq.solvers.base import get_solver
-from refldnq.solvers.lower_bound import lower_bound
+from refldnq.solvers.base import default_settings, get_solver
+from refldnq.solvers.lower_bound import BoundSettings, lower_bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,15 @@ class LayerProblem:
 
 
 def layer_problems(
-    network: Network, images: Array, codebook: Codebook, solvers: Sequence[str], *, batch_size: int = 100
+    network: Network,
+    images: Array,
+    codebook: Codebook,
+    solvers: Sequence[str],
+    *,
+    per_channel: bool = False,
+    batch_size: int = 100,
 ) -> tuple[LayerProblem, ...]:
-    """Every layer's problem, by every solver with its default settings.
+    """Every layer's problem, by every solver with its default settings but for the number of scales.
 
     Parameters
     ----------
@@ -54,6 +60,8 @@ def layer_problems(
         The levels of all layers.
     solvers : sequence of str
         Names; ``"admm"`` runs in any case.
+    per_channel : bool, optional
+        One scale for each output channel, for the bound too.
     batch_size : int, optional
         Images at a time.
 
@@ -71,13 +79,17 @@ def layer_problems(
         W = layer.pack(network.params[name]).astype(np.float64)
         whole = layer_error(H, W, np.zeros_like(W))
         solutions = {
-            solver: get_solver(solver)(H, W, codebook, None) for solver in dict.fromkeys(("admm", *solvers))
+            solver: get_solver(solver)(
+                H, W, codebook, replace(default_settings(solver), per_channel=per_channel)
+            )
+            for solver in dict.fromkeys(("admm", *solvers))
         }
+        bound = lower_bound(H, W, codebook, BoundSettings(per_channel=per_channel)).value
         found.append(
             LayerProblem(
                 layer=name,
                 errors={solver: ratio(solution.objective, whole) for solver, solution in solutions.items()},
-                bound=ratio(lower_bound(H, W, codebook).value, whole),
+                bound=ratio(bound, whole),
                 trace=tuple(ratio(float(f), whole) for f in solutions["admm"].trace.objective),
             )
         )

@@ -28,8 +28,9 @@ PROBLEM_COLUMNS = ("solver", "objective", "ratio to admm", "least", "most", "rat
 """Headings of `problem_rows`."""
 
 PROBLEM_NOTE = (
-    "Every layer's problem as the original network's inputs make it, the same for all solvers; objectives "
-    "relative to zero weights, geometric means over the layers where they are positive."
+    "Every layer's problem as the original network's inputs make it, the same for all solvers, which have "
+    "their default settings and as many scales as in the runs; objectives relative to zero weights, "
+    "geometric means over the layers where they are positive."
 )
 
 
