@@ -152,7 +152,8 @@ def key_of(network: str, solver: str, levels: int, images: int) -> Key:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows of solvers as they are today, those of most hits last."""
-    own = [row for row in rows if row["key"]["settings"] == EVERY[row["key"]["solver"]].hash]
+    hashes = {name: given.hash for name, given in EVERY.items()}
+    own = [row for row in rows if row["key"]["settings"] == hashes.get(str(row["key"]["solver"]))]
     order = sorted(own, key=lambda row: (row["key"]["network"], row["key"]["levels"], row["result"]["hits"]))
     cells = [
         [

@@ -147,8 +147,9 @@ def key_of(network: str, solver: str, levels: int, images: int) -> Key:
 
 
 def todays(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of solvers as they are today; those with other settings are left out."""
-    return [row for row in rows if row["key"]["settings"] == REACHES[row["key"]["solver"]].hash]
+    """The rows of solvers as they are today; those with other settings or names are left out."""
+    hashes = {name: given.hash for name, given in REACHES.items()}
+    return [row for row in rows if row["key"]["settings"] == hashes.get(str(row["key"]["solver"]))]
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

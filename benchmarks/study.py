@@ -165,12 +165,12 @@ def quantized(
     """What `refldnq.experiments.run.quantize_model` gives, and the places of its images.
 
     A run whose settings differ from an earlier one's by those in `LAST` alone goes on from that one's state
-    before the last updates, to the same bits as from the beginning.
+    before the last updates, if it had some, to the same bits as from the beginning.
 
     Parameters
     ----------
     starts : dict
-        These states; a new one is added.
+        These states, all of one model; a new one is added.
     """
     asked = QuantizeRequest(settings=settings, images=IMAGES, seed=seed)
     _, running = np.random.default_rng(seed).spawn(2)  # the streams of `quantize_model`
@@ -202,8 +202,8 @@ def score(
     -------
     dict
         ``accuracy``, ``teacher`` (the original network's) and ``agreement`` of the two, percent;
-        ``output_error`` (6), squared units per image; ``seconds`` of all layers and the last updates,
-        ``update_images``, the settings.
+        ``output_error`` (6), squared units per image; ``seconds`` of all layers and the last updates, those
+        of the state that it went on from included; ``update_images``, the settings.
     """
     final, chosen = quantized(model, data, settings, seed, starts)
     places = held_out(len(data), chosen, seed)

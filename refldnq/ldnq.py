@@ -104,10 +104,13 @@ class LdnqSettings:
         0 to 1. Below 1 every channel has a Hessian of its own (module `open_drift`), so layers for which
         these have more than `CHANNEL_HESSIANS` entries are solved without; the report says so.
     correct_bias : bool, optional
-        Whether the mean by which a layer's quantization has moved each channel's pre-activation away from the
-        reference network's is taken back, in closed form: by the running mean of the batch normalization that
-        alone takes the layer's output, else by the layer's own bias. An update in train mode replaces running
-        means. Not with `absorb`, which does it by itself, nor with `bias`.
+        Whether the mean by which the quantization of a layer and of those before it has moved each channel's
+        pre-activation away from the reference network's is taken back, in closed form: by the running mean of
+        the batch normalization that alone takes the layer's output, else by the layer's own bias; a layer
+        without either stays as it is, and its report says so. An update in train mode replaces running means,
+        and leaves of it what biases have taken. With few levels the means alone are not worth having
+        (``benchmarks/README.md``). Not with `absorb`, which has constants of its own, `bias`, nor
+        `reestimate`, which would replace the means.
     reestimate : {'none', 'end'}, optional
         Whether batch normalization's running statistics are computed anew from the images after the last
         layer.
@@ -206,10 +209,11 @@ class LdnqSettings:
                 "`channel_weights` and `bias` must be left alone with `absorb`, which settles both, got "
                 f"{self.channel_weights!r} and {self.bias}."
             )
-        if self.correct_bias and (self.absorb or self.bias or self.profile == "released-2019"):
+        taken = self.absorb or self.bias or self.reestimate != "none" or self.profile == "released-2019"
+        if self.correct_bias and taken:
             raise ValueError(
-                "`correct_bias` must be False with `absorb`, which does it by itself, with quantized biases "
-                "(`bias`) and in the profile released-2019, got True."
+                "`correct_bias` must be False with `absorb`, `bias` and `reestimate` and in the profile "
+                "released-2019, got True."
             )
         check_choice("solver", self.solver, SOLVERS)
         check_number("ridge", self.ridge, above=0)
@@ -770,7 +774,9 @@ def _quantize_layer(
         code, absorbed = _absorb(code, solved, followed, network, cascade.teacher, name, behind.norm)
         network = network.replace(absorbed.arrays)
     network = network.replace({name: code.arrays(network[name], network.dtype)})
-    if settings.correct_bias and (behind.norm is not None or "bias" in network.params[name]):
+    if settings.correct_bias and behind.norm is None and "bias" not in network.params[name]:
+        solution = replace(solution, notes=(*solution.notes, "nothing behind the layer takes its mean error"))
+    elif settings.correct_bias:
         absorbed = _bias_correction(network, cascade, name, behind.norm)
         network = network.replace(absorbed.arrays)
     cascade.move(network, position + 1)
@@ -846,9 +852,12 @@ def _bias_correction(network: Network, cascade: Cascade, name: str, norm: str | 
     """What takes back the mean error of a layer's pre-activation, which its quantization has left."""
     constant = cascade.mean_error(network, name)
     one = np.ones(len(constant))
-    arrays = take_over(network, network, name, one, constant, norm=norm)
-    # Without a normalization the new bias is in the pre-activation already.
-    return _Absorbed(arrays, one, constant if norm is not None else np.zeros(len(constant)))
+    if norm is None:  # the new bias is in the pre-activation already
+        arrays = take_over(network, cascade.teacher, name, one, constant, norm=None)
+        return _Absorbed(arrays, one, np.zeros(len(constant)))
+    # From the reference's mean, since the student's may have been corrected or updated before.
+    mean = cascade.teacher.params[norm]["running_mean"] - constant
+    return _Absorbed({norm: {"running_mean": mean.astype(network.dtype)}}, one, constant)
 
 
 def _absorb(

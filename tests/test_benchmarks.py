@@ -598,7 +598,8 @@ def test_a_solvers_row(load: Load, tmp_path: Path) -> None:
         solvers.markdown(store.rows()[:1])
     # A row of a solver that had other settings does not pass for today's.
     old = {**solvers.key_of("tiny", "anneal", 3, 30), "settings": "0" * 12}
-    store.run(old, lambda: {**row["result"], "relative_errors": [0.0]})
+    for other in (old, {**old, "solver": "a name of before"}):
+        store.run(other, lambda: {**row["result"], "relative_errors": [0.0]})
     assert solvers.markdown(store.rows()).splitlines() == table
     assert len({given.hash for given in solvers.REACHES.values()}) == len(solvers.REACHES)
 
@@ -624,7 +625,8 @@ def test_an_optimum_row(load: Load, tmp_path: Path) -> None:
     assert rows["exact"]["hits"] == 100.0 and rows["exact"]["worst"] == pytest.approx(1.0, rel=1e-9)
     assert rows["direct, mean"]["hits"] < 50 and rows["direct, mean"]["median"] > 1
     old = {**optimum.key_of("tiny", "exact", 3, 30), "settings": "0" * 12}
-    store.run(old, lambda: {**rows["exact"], "hits": 0.0})
+    for other in (old, {**old, "solver": "a name of before"}):
+        store.run(other, lambda: {**rows["exact"], "hits": 0.0})
     table = optimum.markdown(store.rows()).splitlines()
     assert len(table) == 4 and table[-1].startswith("| tiny | 3 | 12 | exact | 6 | 100.0 | 1.000 | 1.000 | ")
 

@@ -518,6 +518,7 @@ def test_the_bound_with_the_update_from_a_runs_reports() -> None:
         ({"hessian_images": 100}, 60, ""),
         ({"cascades": 2}, 60, "repeated cascade"),
         ({"target": "drift", "absorb": True}, 60, "changed with it"),
+        ({"correct_bias": True}, 60, "changed with it"),
         ({"target": "drift"}, 60, ""),
     ],
 )

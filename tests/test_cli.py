@@ -624,6 +624,10 @@ OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "nothing to mix": (("--mix", 0.25, "--copies", 1, "--pool", 1), "`pool` must be greater than 1"),
     "bits below one": (("--mean-bits", 0.5), "`mean_bits` must be a finite number of at least 1"),
     "biases corrected and quantized": (("--correct-bias", "--quantize-bias"), "`correct_bias` must be False"),
+    "nothing to mix while codes move": (
+        ("--code-epochs", 1, "--code-mix", 0.3, "--validation", 0.1),
+        "`--code-mix` must be 0 with --validation",
+    ),
     "mixtures for codes that stay": (("--code-mix", 0), "`--code-mix` must come with `--code-epochs`"),
     "codes without update": (("--no-update", "--code-epochs", 3), "`code_epochs`"),
     "rate of codes = 0": (("--code-epochs", 3, "--code-rate", 0), "`code_rate`"),

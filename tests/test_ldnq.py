@@ -323,6 +323,33 @@ def mean_errors(network: Network, result: Progress, images: Array) -> dict[str, 
     return found
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cascades": 2},
+        {"cascades": 3},
+        {"hessian_versions": 3},
+        {"hessian_images": 10},
+        {"target": "drift"},
+    ],
+)
+def test_corrected_biases_leave_no_mean_error_in_other_runs(images: Array, changes: dict[str, Any]) -> None:
+    network, settings = residual_network(), replace(SETTINGS, update=None, solver="direct")
+    result = run(network, images, replace(settings, correct_bias=True, **changes))
+    for error in mean_errors(network, result, images).values():
+        assert error <= 1e-12
+
+
+def test_a_mean_error_that_nothing_takes_is_reported(images: Array) -> None:
+    nodes = (Node("flatten", Flatten(), ("input",)), Node("fc", Linear(32, 3, bias=False), ("flatten",)))
+    network = Network(nodes, {"fc": {"weight": np.random.default_rng(0).standard_normal((3, 32))}}, (2, 4, 4))
+    settings = replace(SETTINGS, update=None, solver="direct")
+    plain, other = (run(network, images, replace(settings, correct_bias=own)) for own in (False, True))
+    assert np.array_equal(plain.network.params["fc"]["weight"], other.network.params["fc"]["weight"])
+    assert plain.reports[0].notes == ()
+    assert other.reports[0].notes == ("nothing behind the layer takes its mean error",)
+
+
 @pytest.mark.parametrize("planted", [False, True])
 def test_corrected_biases_leave_no_mean_error(
     images: Array, planted: bool, monkeypatch: pytest.MonkeyPatch
@@ -407,6 +434,7 @@ def test_channels_are_weighted_by_the_normalization_behind(images: Array) -> Non
         ({"channel_weights": "alike"}, "`channel_weights`"),
         ({"solver": "magic"}, "`solver` must be one of"),
         ({"correct_bias": True, "bias": True}, "`correct_bias` must be False"),
+        ({"correct_bias": True, "reestimate": "end"}, "`correct_bias` must be False"),
         ({"correct_bias": True, "target": "drift", "absorb": True}, "`correct_bias` must be False"),
         ({"correct_bias": True, "profile": "released-2019"}, "`correct_bias` must be False"),
         ({"channel_weights": "batchnorm"}, "for the solver 'admm'"),

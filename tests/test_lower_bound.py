@@ -126,7 +126,7 @@ def free_optimum(H: Any, W: Any, levels: int) -> float:
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_a_column_of_twice_the_weight_counts_like_two(per_channel: bool) -> None:
+def test_a_column_of_three_times_the_weight_counts_like_three(per_channel: bool) -> None:
     certificates = 0
     for seed in range(60):
         H, W = problem(seed, *((1, 3, 2), (2, 2, 2))[seed % 2])

@@ -217,6 +217,7 @@ def test_direct_settings_follow_the_number_of_scales_and_free_sets() -> None:
     channel = LdnqSettings(solver_settings=AdmmSettings(per_channel=True))
     assert direct_settings(channel).solver_settings.per_channel
     assert direct_settings(LdnqSettings(codebook=free(3))).solver_settings.variant == "alternating"
+    assert not direct_settings(LdnqSettings(correct_bias=True)).correct_bias
 
 
 def test_a_run_is_resumed_from_its_checkpoint(outcome: QuantizeOutcome, tmp_path: Path) -> None:

@@ -220,7 +220,8 @@ UPDATE = (
     "--correct-bias",
     is_flag=True,
     default=None,
-    help="Take back the mean error of each channel, by batch normalization's running mean or the bias.",
+    help="Take back the mean error of each channel, by batch normalization's running mean or the bias. "
+    "Updates in train mode replace running means; not worth having with few levels and no update.",
 )
 @click.option("--quantize-bias", is_flag=True, help="Quantize biases as rows of the weights.")
 @click.option(
@@ -256,7 +257,8 @@ UPDATE = (
 @click.option(
     "--code-mix",
     type=float,
-    help="While codes move: largest weight of a second image in an image, 0 to 0.5.  [default: 0.5]",
+    help="While codes move: largest weight of a second image in an image, 0 to 0.5; 0 with --validation and "
+    "--pool 1.  [default: 0.5]",
 )
 @click.option(
     "--code-intermediate",
@@ -396,6 +398,8 @@ def _settings(options: dict[str, Any]) -> LdnqSettings:
         if name in chosen and not lasting.get("code_epochs", profile.code_epochs):
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"`{flag}` must come with `--code-epochs`, got {chosen[name]} alone.")
+    if chosen.get("code_mix") and update is not None and (update.validation or update.pool == 1):
+        raise ValueError(f"`--code-mix` must be 0 with --validation or --pool 1, got {chosen['code_mix']}.")
     return replace(
         profile,
         solver=options["solver"] or profile.solver,
@@ -424,7 +428,7 @@ def _solver_settings(options: dict[str, Any], profile: LdnqSettings) -> Any:
     foreign = [name for name in changes if not hasattr(default, name)]
     if foreign:
         flags = ", ".join("--" + name.replace("_", "-") for name in foreign)
-        raise ValueError(f"{flags} must be of the solver's own settings, got --solver {solver}.")
+        raise ValueError(f"{flags} must go with a solver that has such a setting, got --solver {solver}.")
     return replace(default, **changes)
 
 

@@ -44,11 +44,12 @@ class AdmmPlusSettings:
 
     Notes
     -----
-    The penalties are wide, so that they suit other spectra too. On the layers of ResNet-20 the geometric mean
-    of f over that of the paper's ADMM is, with 3 and 5 levels, by iterations: 150 0.750, 0.739; 200 0.744,
-    0.723; 250 0.739, 0.725. A narrower range is as good as more iterations there, by (first, last), 150
-    iterations: (0.01, 3) 0.735, 0.728; (0.03, 10) 0.733, 0.727; (0.1, 10) 0.734, 0.721; (0.1, 1), where codes
-    need not stand still at the end, 0.726, 0.713.
+    Chosen here on the layers of ResNet-20, by the geometric mean of f over that of the paper's ADMM with 3
+    and 5 levels; by iterations: 150 0.750, 0.739; 200 0.744, 0.723; 250 0.739, 0.725. A narrower range is as
+    good as more iterations there, by (first, last), 150 iterations: (0.01, 3) 0.735, 0.728; (0.03, 10) 0.733,
+    0.727; (0.1, 10) 0.734, 0.721; (0.1, 1), where codes need not stand still at the end, 0.726, 0.713. On
+    small parts of these layers it finds the optimum less often (``benchmarks/README.md``, which has 200 and
+    300 iterations and the range from 0.1 to 10; the others are single runs), so the range is wide.
 
     Examples
     --------

@@ -178,7 +178,7 @@ def get_solver(name: str) -> Solver:
     >>> get_solver("direct")(H, W, powers_of_two(3), None).objective
     1.0
     """
-    check_choice("solver", name, SOLVERS)
+    check_choice("name", name, SOLVERS)
     solve: Solver = import_module(SOLVERS[name]).solve
     return solve
 
@@ -196,7 +196,7 @@ def default_settings(name: str) -> Any:
     >>> default_settings("direct").per_channel
     False
     """
-    check_choice("solver", name, SOLVERS)
+    check_choice("name", name, SOLVERS)
     return import_module(SOLVERS[name]).DEFAULT
 
 

@@ -353,7 +353,8 @@ The sweep keeps Σ w v q and Σ w q², sums of at most N L terms, and takes the 
 Each sum is off by at most N L u of the sum of its terms' magnitudes, so the quotient, which is at most Σ w
 v², by 4 N L u of that. Breakpoints in the wrong order are a few u apart; a state that differs from the right
 one in such elements costs at most 8 u Σ w (v² + G²) more. Candidates within 1e-14 of each other count as
-equal, which the 100 added to N L covers; 16 covers all, with the sums of residual and energy themselves."""
+equal, which the 100 added to N L covers; 16 covers all, with the sums of residual and energy themselves, and
+with the one rounding of each weight D_k ω_c."""
 
 
 def _free_cost(W: Float64Array, weights: Float64Array, levels: int, omega: Float64Array) -> _Cost:
