@@ -849,7 +849,11 @@ class _Absorbed:
 
 
 def _bias_correction(network: Network, cascade: Cascade, name: str, norm: str | None) -> _Absorbed:
-    """What takes back the mean error of a layer's pre-activation, which its quantization has left."""
+    """What takes back the mean error of a layer's pre-activation.
+
+    The bias correction of Nagel et al. 2019 ("Data-free quantization through weight equalization and bias
+    correction"), b + E[z] - E[z_hat], with the means of the calibration images.
+    """
     constant = cascade.mean_error(network, name)
     one = np.ones(len(constant))
     if norm is None:  # the new bias is in the pre-activation already
