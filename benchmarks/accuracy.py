@@ -30,7 +30,7 @@ from published import (
 )
 from store import Key, Store, markdown_table, settings_hash
 
-from refldnq import __version__
+from refldnq import __version__, allocation
 from refldnq._kernels.threads import thread_count
 from refldnq.codebook import powers_of_two
 from refldnq.data import Dataset, load_dataset
@@ -66,8 +66,7 @@ def request(
     """
     settings = replace(settings, codebook=powers_of_two(levels))
     if per_channel:
-        own = settings.resolved or default_settings(settings.solver)
-        settings = replace(settings, solver_settings=replace(own, per_channel=True))
+        settings = replace(settings, solver_settings=replace(settings.resolved, per_channel=True))
     if method == "ldnq-":
         settings = replace(settings, update=None)
     elif method == "dq":
@@ -81,9 +80,13 @@ def base_of(method: str) -> LdnqSettings:
 
 
 def key_of(network: str, method: str, asked: QuantizeRequest, data: Dataset) -> Key:
-    """What a run is known by: the hash covers all settings, the type, and the images that are drawn from."""
-    budget = [] if asked.mean_bits is None else [asked.mean_bits]
-    settings = settings_hash([asked.settings, asked.dtype, asked.stratified, data.fingerprint(), *budget])
+    """What a run is known by: the hash covers all settings, solvers' defaults included, the type, and the
+    images that are drawn from.
+    """
+    decides = [asked.settings.explicit, asked.dtype, asked.stratified, data.fingerprint()]
+    if asked.mean_bits is not None:
+        decides += [asked.mean_bits, default_settings(allocation.SOLVER)]
+    settings = settings_hash(decides)
     return {
         "network": network,
         "method": method,
@@ -123,7 +126,7 @@ def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest) -> dict[str, Any
         "update_images": sum(report.update_images for report in outcome.reports),
         "updates": sum(report.update_images > 0 for report in outcome.reports),
         "layers": [{name: getattr(report, name) for name in layer_fields} for report in outcome.reports],
-        "settings": asked.settings,
+        "settings": asked.settings.explicit,
         "mean_bits": asked.mean_bits,
         "dtype": asked.dtype,
         "version": __version__,
@@ -158,6 +161,7 @@ def run(
 def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One entry for every network, method and settings: n, the mean drop, its error, the paper's drop.
 
+    Those of a network, method and number of images and levels stand together, today's settings first.
     Settings of which not all seeds were run are compared with others at seed 0, ``first``. The error is the
     standard error of the mean over seeds, None for a single run.
     """
@@ -167,7 +171,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         mark = tuple(own[name] for name in ("network", "method", "images", "levels", "settings"))
         groups.setdefault(mark, []).append({**row["result"], "seed": own["seed"]})
     found = []
-    for (network, method, images, levels, _), results in sorted(groups.items(), key=lambda item: item[0]):
+    for (network, method, images, levels, _), results in groups.items():
         drops = [result["drop"] for result in results]
         usual = (images, levels) == (500, 3)
         found.append(
@@ -189,7 +193,12 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "seconds": statistics.fmean(r["seconds"] for r in results),
             }
         )
-    return found
+    return sorted(found, key=_place)
+
+
+def _place(entry: dict[str, Any]) -> tuple[Any, ...]:
+    own = tuple(entry[name] for name in ("network", "method", "images", "levels"))
+    return (*own, entry["changes"] != "defaults", entry["changes"])
 
 
 def cells(entry: dict[str, Any]) -> list[str]:
@@ -218,7 +227,7 @@ HEADINGS = (
     "method",
     "images",
     "levels",
-    "update",
+    "changed settings",
     "n",
     "before, %",
     "after, %",

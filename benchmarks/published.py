@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -146,9 +146,35 @@ def changes_from_defaults(
     changed = [f"{name}={_text(own[name])}" for name in known if own[name] != wanted[name]]
     if record["update"] is None:
         changed.append("no update")
-    if (record["solver_settings"] or {}).get("per_channel"):
+    own_solver = record["solver_settings"] or {}
+    if own_solver.get("per_channel"):
         changed.append("per channel")
-    return ",".join(changed) or "defaults"
+    return ",".join([*changed, *solver_changes(record["solver"], own_solver)]) or "defaults"
+
+
+def solver_changes(solver: str, settings: Mapping[str, Any]) -> list[str]:
+    """The settings of a solver that differ from its own of today, as ``solver.field=value``.
+
+    One scale a channel is not among them: that is asked of every solver alike.
+
+    Examples
+    --------
+    >>> own = plain(LdnqSettings(solver="anneal").resolved)
+    >>> solver_changes("anneal", own), solver_changes("anneal", {**own, "rounds": 5, "per_channel": True})
+    ([], ['anneal.rounds=5'])
+    """
+    today = dict(_leaves(solver, plain(LdnqSettings(solver=solver).resolved)))
+    told = dict(_leaves(solver, settings))
+    usual = f"{solver}.per_channel"
+    return [f"{name}={_text(told[name])}" for name in told if name != usual and told[name] != today.get(name)]
+
+
+def _leaves(label: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, own in value.items():
+            yield from _leaves(f"{label}.{name}", own)
+    else:
+        yield label, value
 
 
 def _text(value: object) -> str:

@@ -21,7 +21,14 @@ import click
 import numpy as np
 from numpy.typing import ArrayLike
 from options import stored
-from published import WEIGHTS, changes_from_defaults, flat, ldnq_settings, published_model
+from published import (
+    WEIGHTS,
+    changes_from_defaults,
+    flat,
+    ldnq_settings,
+    published_model,
+    solver_changes,
+)
 from store import Key, Store, markdown_table, settings_hash
 
 from refldnq import __version__
@@ -220,28 +227,35 @@ def score(
         "seconds": sum(report.seconds for report in final.reports),
         "update_images": sum(report.update_images for report in final.reports),
         "settings": flat(settings),
+        "solver_settings": settings.resolved,
         "version": __version__,
         "threads": thread_count(),
     }
 
 
 def key_of(network: str, settings: LdnqSettings, data: Dataset, seed: int) -> Key:
-    """What a run is known by: the hash covers all settings and the images that are drawn from."""
+    """What a run is known by: the hash covers all settings, the solver's defaults included, and the images
+    that are drawn from.
+    """
     return {
         "network": network,
         "seed": seed,
         "images": IMAGES,
         "held_out": HELD_OUT,
-        "settings": settings_hash([settings, data.fingerprint()]),
+        "settings": settings_hash([settings.explicit, data.fingerprint()]),
     }
 
 
 def complete(row: dict[str, Any]) -> dict[str, Any]:
-    """A row's settings, with the defaults of those that are younger than the row or have no effect in it."""
+    """A row's settings, with the defaults of those that are younger than the row or have no effect in it.
+
+    The solver is named with those of its own settings that are not its defaults of today.
+    """
     defaults = flat(LdnqSettings())
     own = {**defaults, **row["result"]["settings"]}
     idle = () if own["code_epochs"] else CODES
-    return {**own, **{name: defaults[name] for name in idle}}
+    solver = ",".join([own["solver"], *solver_changes(own["solver"], row["result"]["solver_settings"])])
+    return {**own, **{name: defaults[name] for name in idle}, "solver": solver}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -39,6 +39,9 @@ Where more of them could still be the best, of those that cost nearly the same o
 SLACK = 1e-12
 """By how much the sums of bits may exceed a budget, relative: their rounding errors."""
 
+SOLVER = "admm_plus"
+"""Quantizes the layers whose sensitivities are measured, by its defaults (chosen here: seconds a network)."""
+
 IMAGES = 128
 """Images that sensitivities are measured on: what is wanted are ratios between layers (chosen here)."""
 
@@ -87,7 +90,7 @@ def sensitivities(
     names: Sequence[str],
     *,
     levels: Sequence[int] = CANDIDATES,
-    solver: str = "admm_plus",
+    solver: str = SOLVER,
     batch_size: int = 100,
 ) -> Sensitivities:
     """Measure what quantizing each layer alone, for its own weights, does to the output.

@@ -287,10 +287,15 @@ class LdnqSettings:
 
     @property
     def resolved(self) -> Any:
-        """The solver's settings; None for ``"admm"`` means the profile's."""
-        if self.solver == "admm" and self.solver_settings is None:
-            return AdmmSettings.profile(self.profile)
-        return self.solver_settings
+        """The solver's settings; None means the profile's for ``"admm"`` and others' defaults."""
+        if self.solver_settings is not None:
+            return self.solver_settings
+        return AdmmSettings.profile(self.profile) if self.solver == "admm" else default_settings(self.solver)
+
+    @property
+    def explicit(self) -> LdnqSettings:
+        """The same with the solver's settings written out: what a stored result is known by."""
+        return replace(self, solver_settings=self.resolved)
 
     def chosen(self, network: Network) -> tuple[str, ...]:
         """Names of the layers of `network` that are quantized, in order.
@@ -748,7 +753,7 @@ def _quantize_layer(
         blocks, wanted = followed.H, followed.W
     own = how = settings.resolved
     if absorbs and behind.norm is not None and codebook.kind == "scaled":
-        how = replace(how or default_settings(settings.solver), per_channel=True)
+        how = replace(how, per_channel=True)
     weights = _channel_weights(network, name) if settings.channel_weights == "batchnorm" else None
     weighted = {} if weights is None else {"column_weights": weights.reshape(wanted.shape[0], -1)}
     solve = get_solver(settings.solver)

@@ -27,6 +27,7 @@ from refldnq.layers import Flatten, Linear, ReLU
 from refldnq.ldnq import LdnqSettings, Progress, ldnq
 from refldnq.model import Model
 from refldnq.network import Network, Node
+from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.anneal import AnnealSettings
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -286,6 +287,31 @@ def test_rows_older_than_a_profile_do_not_pass_for_it(load: Load) -> None:
     assert accuracy.changes_of(row, "best") == "1.585 bits in the mean,code_epochs=0"
 
 
+def test_a_solver_with_other_defaults_makes_other_rows(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracy, study, data = load("accuracy"), load("study"), tiny_data(60, 1)
+    best = profile_settings("best")
+    plans = {
+        name: accuracy.request("best", best, seed=0, images=20, levels=3, dtype="float32", mean_bits=bits)
+        for name, bits in (("levels", None), ("budget", 1.585))
+    }
+
+    def keys() -> dict[str, Any]:
+        found = {name: accuracy.key_of("tiny", "best", asked, data) for name, asked in plans.items()}
+        return {**found, "study": study.key_of("tiny", best, data, 0)}
+
+    before, row = keys(), {"settings": plain(best.explicit), "mean_bits": None}
+    assert accuracy.changes_of(row, "best") == "defaults"
+    monkeypatch.setattr("refldnq.solvers.admm_plus.DEFAULT", AdmmPlusSettings(iterations=7))
+    measuring = keys()
+    assert {name for name in before if before[name] != measuring[name]} == {"budget"}
+    monkeypatch.setattr("refldnq.solvers.anneal.DEFAULT", AnnealSettings(start=AdmmPlusSettings()))
+    solving = keys()
+    assert all(solving[name] != measuring[name] for name in before)
+    assert accuracy.changes_of(row, "best") == "anneal.start.iterations=150"
+    known = {"settings": load("published").flat(best), "solver_settings": row["settings"]["solver_settings"]}
+    assert study.complete({"result": known})["solver"] == "anneal,anneal.start.iterations=150"
+
+
 def test_study_table(load: Load) -> None:
     study = load("study")
     rows = [
@@ -298,6 +324,7 @@ def test_study_table(load: Load) -> None:
                 "output_error": 80.0 - epochs,
                 "seconds": 30.0,
                 "settings": load("published").flat(load("published").ldnq_settings([f"epochs={epochs}"])),
+                "solver_settings": plain(LdnqSettings().resolved),
             },
         }
         for epochs in (1, 2)
@@ -311,9 +338,11 @@ def test_a_setting_is_chosen_by_rows_that_differ_in_it_alone(load: Load) -> None
     study, published = load("study"), load("published")
 
     def row(error: float, changes: str, seed: int = 0) -> dict[str, Any]:
-        settings = published.flat(published.ldnq_settings(changes.split(",")))
+        chosen = published.ldnq_settings(changes.split(","))
+        settings = published.flat(chosen)
         del settings["validation"]  # a row that is older than this setting
         result = {"output_error": error, "agreement": 100 - error, "settings": settings}
+        result["solver_settings"] = plain(chosen.resolved)
         return {"key": {"network": "n", "seed": seed, "settings": changes}, "result": result}
 
     rows = [

@@ -33,6 +33,7 @@ from refldnq.layers import LinearMap
 from refldnq.ldnq import LdnqSettings
 from refldnq.models import shipped
 from refldnq.solvers.base import SOLVERS
+from refldnq.solvers.greedy import GreedySettings
 
 MLP = shipped("mlp-digits")
 
@@ -350,6 +351,9 @@ def test_what_is_done_is_not_run_again(
     assert result.exit_code == 0, result.output
     assert json.loads(out.read_text()) == record
     other = invoke(MLP, "--data", data, "-o", folder, *QUICK, "--no-update", "--seed", 1)
+    assert other.exit_code == 1 and "`-o` must be a folder of this comparison" in other.output
+    monkeypatch.setattr("refldnq.solvers.gptq.DEFAULT", GreedySettings(damping=0.5))
+    other = invoke(MLP, "--data", data, "-o", folder, *QUICK, "--no-update")
     assert other.exit_code == 1 and "`-o` must be a folder of this comparison" in other.output
 
 

@@ -220,7 +220,9 @@ def test_direct_settings_follow_the_number_of_scales_and_free_sets() -> None:
     assert not direct_settings(LdnqSettings(correct_bias=True)).correct_bias
 
 
-def test_a_run_is_resumed_from_its_checkpoint(outcome: QuantizeOutcome, tmp_path: Path) -> None:
+def test_a_run_is_resumed_from_its_checkpoint(
+    outcome: QuantizeOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "c"
 
     def stop(event: Event) -> None:
@@ -242,8 +244,13 @@ def test_a_run_is_resumed_from_its_checkpoint(outcome: QuantizeOutcome, tmp_path
             assert array.tobytes() == again.model.network.params[name][key].tobytes()
     with pytest.raises(ValueError, match=r"differs in .*seed"):
         quantize_model(small_model(), small_data(), replace(REQUEST, seed=1), checkpoint=path, resume=True)
+    settled = AdmmSettings.profile("paper")
+    monkeypatch.setattr(AdmmSettings, "profile", lambda _: replace(settled, iterations=99))
+    with pytest.raises(ValueError, match=r"differs in settings.solver_settings.iterations \(\d+, not 99\)"):
+        quantize_model(small_model(), small_data(), REQUEST, checkpoint=path, resume=True)
     anew = quantize_model(small_model(), small_data(), REQUEST, checkpoint=path)
     assert anew.resumed_layers == 0
+    assert anew.model.provenance["request"]["settings"]["solver_settings"]["iterations"] == 99
 
 
 def test_progress_rises_to_one() -> None:

@@ -98,6 +98,11 @@ class QuantizeRequest:
                 )
         check_choice("dtype", self.dtype, ("float32", "float64"))
 
+    @property
+    def explicit(self) -> QuantizeRequest:
+        """The same with the solver's settings written out: what a stored result is known by."""
+        return replace(self, settings=self.settings.explicit)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
@@ -494,7 +499,7 @@ def quantize_model(
         network,
         images,
         indices,
-        settings={**plain(settings), **({"certificates": True} if request.certificates else {})},
+        settings={**plain(settings.explicit), **({"certificates": True} if request.certificates else {})},
         seed=request.seed,
         dataset=dataset.name,
         held_out=held_out,
@@ -672,7 +677,7 @@ def _provenance(
     if len(places):
         data["held_out"] = plain(places)
     return {
-        "request": plain(request),
+        "request": plain(request.explicit),
         "labels_used": request.stratified or request.fine_tune is not None,
         "data": data,
         "fingerprint": {**fingerprint.parts, "sha256": fingerprint.digest},

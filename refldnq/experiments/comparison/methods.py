@@ -8,7 +8,7 @@ from refldnq._checks import check_choice
 from refldnq.codebook import powers_of_two
 from refldnq.experiments.profiles import PROFILES, profile_settings
 from refldnq.ldnq import LdnqSettings
-from refldnq.solvers.base import SOLVERS, default_settings
+from refldnq.solvers.base import SOLVERS
 
 METHODS = (*SOLVERS, *PROFILES)
 """Every name that `method_settings` knows."""
@@ -62,8 +62,7 @@ def method_settings(
     else:
         settings = profile_settings(name, codebook)  # type: ignore[arg-type]
     if per_channel:
-        own = settings.resolved or default_settings(settings.solver)
-        settings = replace(settings, solver_settings=replace(own, per_channel=True))
+        settings = replace(settings, solver_settings=replace(settings.resolved, per_channel=True))
     if not update:
         return replace(settings, update=None, final_epochs=0, code_epochs=0)
     if epochs is not None and settings.profile == "released-2019":

@@ -81,7 +81,7 @@ def identity(model: Model, dataset: Dataset, test: Dataset | None, request: Quan
         for key, array in sorted(own.items()):
             digest.update(f"{name}.{key} {array.dtype} {array.shape}".encode())
             digest.update(array.tobytes())
-    words = [plain(request), plain(model.preprocess), dataset.fingerprint()]
+    words = [plain(request.explicit), plain(model.preprocess), dataset.fingerprint()]
     words.append(None if test is None else test.fingerprint())
     digest.update(json.dumps(words, sort_keys=True).encode())
     return digest.hexdigest()
