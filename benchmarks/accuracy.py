@@ -37,7 +37,7 @@ from refldnq.data import Dataset, load_dataset
 from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.reproduce.amounts import numbers
 from refldnq.experiments.run import QuantizeOutcome, QuantizeRequest, direct_settings, quantize_model
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
 from refldnq.solvers.base import default_settings
 

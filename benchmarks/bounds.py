@@ -27,7 +27,8 @@ from refldnq.bounds.results import TITLES, Ladder
 from refldnq.codebook import powers_of_two
 from refldnq.data import load_dataset
 from refldnq.experiments.run import direct_settings, required_preprocess
-from refldnq.ldnq import LdnqSettings, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.verify.random_networks import KINDS, random_pair
 
 DEPTHS = (2, 4, 6, 10, 20)

@@ -40,9 +40,10 @@ from refldnq.experiments.report import evaluation_json
 from refldnq.experiments.run import QuantizeRequest, at_a_time, quantize_model
 from refldnq.formats.h5 import load_model, save_model
 from refldnq.layers.base import LinearMap
-from refldnq.ldnq import LdnqSettings, reestimate_statistics
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
 from refldnq.network import Network
+from refldnq.reestimate import reestimate_statistics
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.update import UpdateSettings
 

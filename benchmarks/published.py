@@ -14,7 +14,7 @@ from refldnq.experiments.record import plain
 from refldnq.experiments.reproduce.paper import paper
 from refldnq.experiments.reproduce.sources import CHECKPOINTS
 from refldnq.formats.torch import assign, load_state_dict
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
 from refldnq.update import UpdateSettings
 

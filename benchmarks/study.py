@@ -43,8 +43,10 @@ from refldnq.experiments.run import (
     calibration_indices,
     required_preprocess,
 )
-from refldnq.ldnq import LdnqSettings, Progress, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
+from refldnq.progress import Progress
 
 BASE = "epochs=8,copies=8,pool=64"
 """A short update, so that many variants can be compared."""

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from refldnq.hessian import Hessian as Hessian
     from refldnq.hessian import accumulate_hessian as accumulate_hessian
     from refldnq.hessian import layer_error as layer_error
-    from refldnq.ldnq import LayerReport as LayerReport
-    from refldnq.ldnq import LdnqSettings as LdnqSettings
-    from refldnq.ldnq import Progress as Progress
+    from refldnq.layer_report import LayerReport as LayerReport
+    from refldnq.ldnq_settings import LdnqSettings as LdnqSettings
     from refldnq.model import Model as Model
     from refldnq.model import QuantizedWeight as QuantizedWeight
     from refldnq.network import Network as Network
     from refldnq.network import Node as Node
+    from refldnq.progress import Progress as Progress
     from refldnq.projection import Projection as Projection
     from refldnq.projection import project as project
     from refldnq.solvers.admm_settings import AdmmSettings as AdmmSettings
@@ -53,7 +53,9 @@ _MODULES = {
     "refldnq.errors": ("FormatError",),
     "refldnq.formats.h5": ("load_model", "save_model"),
     "refldnq.hessian": ("Hessian", "accumulate_hessian", "layer_error"),
-    "refldnq.ldnq": ("LayerReport", "LdnqSettings", "Progress"),
+    "refldnq.layer_report": ("LayerReport",),
+    "refldnq.ldnq_settings": ("LdnqSettings",),
+    "refldnq.progress": ("Progress",),
     "refldnq.model": ("Model", "QuantizedWeight"),
     "refldnq.network": ("Network", "Node"),
     "refldnq.projection": ("Projection", "project"),

@@ -28,7 +28,7 @@ from refldnq.baselines.ttq import TtqSettings
 from refldnq.errors import FormatError
 from refldnq.experiments import baseline_checkpoint
 from refldnq.experiments.checkpoint import Fingerprint
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.loss import LossName
 from refldnq.model import Model
 from refldnq.train import fine_tune

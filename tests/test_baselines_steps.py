@@ -34,7 +34,8 @@ from refldnq.baselines.retrain import RETRAIN, Retrain, step_6
 from refldnq.baselines.runs import Trained
 from refldnq.codebook import powers_of_two
 from refldnq.layers import Linear
-from refldnq.ldnq import LdnqSettings, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.loss import LOSSES, LossName, cross_entropy, squared_hinge
 from refldnq.network import Network, Node
 

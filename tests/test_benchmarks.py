@@ -24,9 +24,11 @@ from refldnq.data import Dataset, Preprocess
 from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.run import QuantizeRequest, quantize_model
 from refldnq.layers import Flatten, Linear, ReLU
-from refldnq.ldnq import LdnqSettings, Progress, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
 from refldnq.network import Network, Node
+from refldnq.progress import Progress
 from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.anneal import AnnealSettings
 

@@ -39,7 +39,8 @@ from refldnq.layers import (
     ReLU,
     ZeroPad2d,
 )
-from refldnq.ldnq import LdnqSettings, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.models import build, shipped
 from refldnq.network import Network, Node
 from refldnq.projection import project

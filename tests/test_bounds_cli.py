@@ -16,7 +16,7 @@ from refldnq.experiments.digits import digits_request
 from refldnq.experiments.run import QuantizeRequest, quantize_model
 from refldnq.formats.h5 import load_model, save_model
 from refldnq.layers import BatchNorm
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.models import shipped
 from refldnq.update import UpdateSettings
 

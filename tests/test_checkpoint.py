@@ -18,10 +18,13 @@ from refldnq.experiments import checkpoint as checkpoints
 from refldnq.experiments.checkpoint import Fingerprint, fingerprint
 from refldnq.experiments.record import plain
 from refldnq.formats.h5 import load_model, save_model
+from refldnq.layer_report import LayerReport
 from refldnq.layers import BatchNorm, Flatten, Linear, ReLU
-from refldnq.ldnq import LayerReport, LdnqSettings, Progress, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
 from refldnq.network import Network, Node
+from refldnq.progress import Progress
 from refldnq.update import UpdateSettings
 
 SETTINGS = LdnqSettings(update=UpdateSettings(epochs=2, batch_size=8, copies=2, crop=1))

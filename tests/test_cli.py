@@ -31,7 +31,8 @@ from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.record import plain
 from refldnq.experiments.run import Event, QuantizeRequest, quantize_model
 from refldnq.formats.h5 import load_model
-from refldnq.ldnq import RIDGE, LdnqSettings
+from refldnq.layer_problem import RIDGE
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.models import shipped
 from refldnq.solvers.base import default_settings
 from refldnq.update import UpdateSettings

@@ -30,7 +30,7 @@ from refldnq.experiments.run import QuantizeRequest, calibration_images, quantiz
 from refldnq.formats.h5 import load_model
 from refldnq.hessian import accumulate_hessian
 from refldnq.layers import LinearMap
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.models import shipped
 from refldnq.solvers.base import SOLVERS
 from refldnq.solvers.greedy import GreedySettings

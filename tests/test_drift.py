@@ -14,9 +14,12 @@ from refldnq import cascade
 from refldnq._typing import Array, Float64Array
 from refldnq.drift import drift_problem
 from refldnq.hessian import layer_error
+from refldnq.layer_report import LayerReport
 from refldnq.layers import Conv2d, Linear, ReLU
-from refldnq.ldnq import LayerReport, LdnqSettings, Progress, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.network import Network, Node
+from refldnq.progress import Progress
 from refldnq.solvers.base import SOLVERS
 
 LAYERS = {

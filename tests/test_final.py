@@ -13,10 +13,11 @@ from refldnq._typing import Array
 from refldnq.codebook import fixed
 from refldnq.final import FACTOR, Scales
 from refldnq.layers import Flatten, Linear
-from refldnq.ldnq import LdnqSettings, Progress
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.loss import output_error
 from refldnq.model import Model, QuantizedWeight
 from refldnq.network import Network, Node
+from refldnq.progress import Progress
 from refldnq.solvers.direct import DirectSettings
 from refldnq.update import Copy, Moving, UpdateSettings
 

@@ -23,7 +23,7 @@ from refldnq.errors import FormatError
 from refldnq.experiments.run import QuantizeRequest, at_a_time, evaluate_model, quantize_model
 from refldnq.formats.h5 import load_model, save_model
 from refldnq.layers import Conv2d, Flatten, GlobalAvgPool, ReLU
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
 from refldnq.network import Network, Node
 

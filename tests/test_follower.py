@@ -12,7 +12,7 @@ from test_drift import LAYERS, apply, setup
 from test_ldnq import SETTINGS, residual_network, run, same
 
 from refldnq import follower as module
-from refldnq import ldnq as ldnq_module
+from refldnq import layer_problem as problem_module
 from refldnq._typing import Array
 from refldnq.codebook import scaled
 from refldnq.drift import drift_problem
@@ -20,9 +20,11 @@ from refldnq.follower import follower, normalization, take_over, wanted_branch
 from refldnq.formats.h5 import load_model, save_model
 from refldnq.hessian import layer_error
 from refldnq.layers import BatchNorm
-from refldnq.ldnq import LdnqSettings, Progress, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
 from refldnq.network import Network
+from refldnq.progress import Progress
 from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.anneal import AnnealSettings
 from refldnq.solvers.base import get_solver
@@ -221,7 +223,7 @@ def test_a_channel_without_a_scale_is_zero_whatever_its_codes(
 
         return solve
 
-    monkeypatch.setattr(ldnq_module, "get_solver", without)
+    monkeypatch.setattr(problem_module, "get_solver", without)
     result = run(residual_network(), images, BARE)
     weight = result.network.params["conv1"]["weight"]
     assert not weight[0].any() and weight[1:].any() and result.quantized["conv1"].alpha.ndim == 0
@@ -244,7 +246,7 @@ def test_two_values_and_a_channel_without_a_scale(
 
         return solve
 
-    monkeypatch.setattr(ldnq_module, "get_solver", without)
+    monkeypatch.setattr(problem_module, "get_solver", without)
     own = replace(AdmmPlusSettings(), per_channel=per_channel)
     settings = replace(BARE, codebook=scaled([-1.0, 1.0]), solver_settings=own)
     code = run(residual_network(), images, settings).quantized["conv1"]

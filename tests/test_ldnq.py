@@ -13,8 +13,11 @@ from refldnq._typing import Array
 from refldnq.cascade import Cascade
 from refldnq.codebook import powers_of_two, scaled
 from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, LinearMap, ReLU
-from refldnq.ldnq import LdnqSettings, Progress, ldnq, reestimate_statistics
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.network import Network, Node
+from refldnq.progress import Progress
+from refldnq.reestimate import reestimate_statistics
 from refldnq.solvers.admm import AdmmSettings
 from refldnq.solvers.coordinate import CoordinateSettings
 from refldnq.solvers.lower_bound import BoundSettings, lower_bound

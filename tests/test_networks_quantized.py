@@ -13,7 +13,7 @@ from refldnq.codebook import powers_of_two
 from refldnq.data import Dataset, Preprocess
 from refldnq.experiments.run import QuantizeOutcome, QuantizeRequest, evaluate_model, quantize_model
 from refldnq.formats.h5 import load_model, save_model
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
 from refldnq.models import build, preprocess
 from refldnq.solvers.admm_settings import AdmmSettings

@@ -11,7 +11,7 @@ from test_drift import LAYERS, apply, setup
 from test_ldnq import SETTINGS, residual_network, run, same
 
 from refldnq import cascade as cascade_module
-from refldnq import ldnq as ldnq_module
+from refldnq import layer_problem as problem_module
 from refldnq import open_drift as module
 from refldnq._plain import plain
 from refldnq._typing import Array
@@ -19,9 +19,10 @@ from refldnq.drift import drift_problem
 from refldnq.follower import relu_behind
 from refldnq.hessian import layer_error
 from refldnq.layers import Linear, ReLU
-from refldnq.ldnq import LdnqSettings, Progress
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.network import Network, Node
 from refldnq.open_drift import open_drift_problem
+from refldnq.progress import Progress
 from refldnq.solvers.base import get_solver
 from refldnq.update import UpdateSettings
 
@@ -189,7 +190,7 @@ def test_every_channel_gets_the_codes_of_its_own_problem(
         return solve(H, W, codebook, how)
 
     settings = replace(BARE, target="block", absorb=True)
-    monkeypatch.setattr(ldnq_module, "get_solver", lambda name: spy)
+    monkeypatch.setattr(problem_module, "get_solver", lambda name: spy)
     result = run(chain(), images, settings)
     for name, (H, W, how) in zip(("conv1", "conv2"), seen, strict=False):
         g, d, m = result.quantized[name].codes.shape
@@ -274,7 +275,7 @@ def test_channels_can_be_weighted_too(images: Array, monkeypatch: pytest.MonkeyP
         seen.append((W.shape, weighted.get("column_weights")))
         return solve(H, W, codebook, how, **weighted)
 
-    monkeypatch.setattr(ldnq_module, "get_solver", lambda name: spy)
+    monkeypatch.setattr(problem_module, "get_solver", lambda name: spy)
     network = chain()
     run(network, images, replace(BARE, channel_weights="batchnorm"))
     for (shape, weights), norm in zip(seen, ("bn1", "bn2"), strict=False):
@@ -288,10 +289,10 @@ def test_hessians_that_would_be_too_large_are_not_made(
 ) -> None:
     network = chain()
     alike = run(network, images, replace(BARE, closed_weight=1.0))
-    monkeypatch.setattr(ldnq_module, "CHANNEL_HESSIANS", 18 * 18 * 4)
+    monkeypatch.setattr(problem_module, "CHANNEL_HESSIANS", 18 * 18 * 4)
     mixed = run(network, images, BARE)  # conv1 has as many entries as are allowed, and so has conv2
     assert not any("too large" in note for report in mixed.reports for note in report.notes)
-    monkeypatch.setattr(ldnq_module, "CHANNEL_HESSIANS", 18 * 18 * 4 - 1)
+    monkeypatch.setattr(problem_module, "CHANNEL_HESSIANS", 18 * 18 * 4 - 1)
     whole = run(network, images, BARE)
     noted = [any("too large" in note for note in report.notes) for report in whole.reports]
     assert noted == [True, True, False]

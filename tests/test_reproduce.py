@@ -59,7 +59,7 @@ from refldnq.experiments.run import (
 from refldnq.experiments.work import multiplications
 from refldnq.formats.h5 import load_model, save_model
 from refldnq.layers import AvgPool2d, Flatten, Linear, MaxPool2d, ReLU
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.network import Network, Node
 
 pytest.importorskip("sklearn", reason="the embedded digits need scikit-learn")

@@ -30,8 +30,10 @@ from refldnq.experiments.run import (
 from refldnq.experiments.summary import model_json, model_text
 from refldnq.experiments.work import layer_work
 from refldnq.formats.h5 import load_model, save_model
+from refldnq.layer_report import LayerReport
 from refldnq.layers import BatchNorm, Conv2d, Flatten, Linear, ReLU
-from refldnq.ldnq import LayerReport, LdnqSettings, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
 from refldnq.network import Network, Node
 from refldnq.solvers.admm import AdmmSettings

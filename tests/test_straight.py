@@ -17,13 +17,16 @@ from refldnq._typing import Array, NetworkParams
 from refldnq.codebook import fixed, free, powers_of_two
 from refldnq.experiments.report import remarks
 from refldnq.final import Scales
+from refldnq.last_updates import last_updates
+from refldnq.layer_report import MOVED
 from refldnq.layers import BatchNorm, Linear
 from refldnq.layers.base import LinearMap
-from refldnq.ldnq import MOVED, LdnqSettings, Progress, _last_updates
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.loss import output_error
 from refldnq.model import Model, QuantizedWeight
 from refldnq.network import Network, Node
 from refldnq.optim import Tree
+from refldnq.progress import Progress
 from refldnq.solvers.anneal import AnnealSettings
 from refldnq.straight import POSITION, Codes, Path
 from refldnq.update import Copy, UpdateSettings, update
@@ -298,7 +301,7 @@ def test_the_last_update_is_what_it_is_without_codes_that_move(images: Array) ->
     settings = replace(SETTINGS, final_epochs=2)
     drawn = []
     for epochs in (0, 4):
-        updates = list(_last_updates(replace(settings, code_epochs=epochs), images, np.random.default_rng(5)))
+        updates = list(last_updates(replace(settings, code_epochs=epochs), images, np.random.default_rng(5)))
         how, kind, _ = updates[0]
         assert (how.epochs, how.statistics, kind) == (2, UPDATE.statistics, Scales)
         drawn.append([stream.integers(0, 2**63, 5).tolist() for _, _, stream in updates])
@@ -310,11 +313,11 @@ def test_the_last_update_is_what_it_is_without_codes_that_move(images: Array) ->
 def test_codes_move_with_running_statistics_and_settle(images: Array) -> None:
     own = replace(UPDATE, statistics="batch", pool=4, copies=1)
     settings = replace(SETTINGS, code_epochs=4, update=own)
-    (moving, _, _), (settling, kind, _) = _last_updates(settings, images, np.random.default_rng(0))
+    (moving, _, _), (settling, kind, _) = last_updates(settings, images, np.random.default_rng(0))
     assert (moving.statistics, moving.copies) == ("running", 4)
     assert (settling, kind) == (replace(own, epochs=1, copies=1, statistics="running"), Scales)
     told = replace(settings, update=replace(own, mix=0.3, intermediate=2.0))
-    *_, (settling, _, _) = _last_updates(told, images, np.random.default_rng(0))
+    *_, (settling, _, _) = last_updates(told, images, np.random.default_rng(0))
     assert (settling.mix, settling.intermediate, settling.features) == (0.3, 2.0, "last")
     assert [replace(settings, code_epochs=n).last_epochs for n in (0, 1, 2, 3, 5, 6)] == [0, 2, 3, 4, 6, 8]
     # The statistics are those that the layers' own updates have left.
@@ -327,7 +330,7 @@ def test_codes_move_with_running_statistics_and_settle(images: Array) -> None:
 
 def code_phase(images: Array, **changes: Any) -> UpdateSettings:
     settings = replace(SETTINGS, code_epochs=7, **changes)
-    return next(iter(_last_updates(settings, images, np.random.default_rng(0))))[0]
+    return next(iter(last_updates(settings, images, np.random.default_rng(0))))[0]
 
 
 def test_what_the_code_phase_takes_from_the_update(images: Array) -> None:

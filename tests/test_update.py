@@ -13,7 +13,8 @@ from refldnq.batches import advance
 from refldnq.cascade import Cascade, Copies
 from refldnq.experiments.record import plain
 from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, Linear, ReLU
-from refldnq.ldnq import LdnqSettings, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.loss import distillation, output_error
 from refldnq.network import Live, Network, Node
 from refldnq.update import (

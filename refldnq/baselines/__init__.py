@@ -19,7 +19,7 @@ from refldnq.baselines.loop import EpochRecord, LoopState, Method
 from refldnq.baselines.retrain import Free
 from refldnq.baselines.runs import Computed, Quantize, Resolve, Trained
 from refldnq.baselines.schedule import Schedule
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 
 CODE, PAPER, MEMORY, OURS = "[code]", "[paper]", "[memory], re-derived", "[ours]"
 

@@ -14,8 +14,10 @@ from refldnq._typing import Array
 from refldnq.baselines.base import check_levels
 from refldnq.baselines.loop import LayerDone, LoopState
 from refldnq.codebook import powers_of_two
-from refldnq.ldnq import LdnqSettings, Progress, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.network import Network
+from refldnq.progress import Progress
 
 NAME = "ldnq-"
 """As it is asked for, as a baseline and among the methods of the paper's tables."""

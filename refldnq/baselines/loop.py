@@ -19,7 +19,7 @@ from refldnq.baselines.identity import Identity
 from refldnq.baselines.schedule import Schedule
 from refldnq.data.augment import augment
 from refldnq.data.sampling import shuffled_batches
-from refldnq.ldnq import LayerReport
+from refldnq.layer_report import LayerReport
 from refldnq.loss import LOSSES
 from refldnq.model import QuantizedWeight
 from refldnq.network import INPUT, Network

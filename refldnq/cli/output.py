@@ -14,7 +14,7 @@ import click
 
 if TYPE_CHECKING:
     from refldnq.experiments.run import Event
-    from refldnq.ldnq import LayerReport
+    from refldnq.layer_report import LayerReport
 
 
 def write_json(file: Path | None, content: Any) -> None:

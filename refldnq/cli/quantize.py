@@ -21,7 +21,7 @@ from refldnq.cli.output import progress, say, say_layers, write_json
 
 if TYPE_CHECKING:
     from refldnq.experiments.run import QuantizeOutcome
-    from refldnq.ldnq import LdnqSettings
+    from refldnq.ldnq_settings import LdnqSettings
     from refldnq.train import TrainSettings
     from refldnq.update import UpdateSettings
 

@@ -22,9 +22,10 @@ from refldnq._kernels.threads import thread_count
 from refldnq._typing import Array
 from refldnq.errors import FormatError
 from refldnq.formats.h5 import load_model, save_model
-from refldnq.ldnq import LayerReport, Progress
+from refldnq.layer_report import LayerReport
 from refldnq.model import Model
 from refldnq.network import Network
+from refldnq.progress import Progress
 
 SCHEMA = 1
 """Version of what a checkpoint's provenance holds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refldnq.codebook import powers_of_two
 from refldnq.experiments.run import QuantizeRequest
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.update import UpdateSettings
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from refldnq._checks import check_choice
 from refldnq.codebook import Codebook, powers_of_two
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.update import UpdateSettings
 
 Profile = Literal["paper", "released-2019", "best"]

@@ -20,9 +20,12 @@ from refldnq.data import Dataset, Preprocess
 from refldnq.experiments import checkpoint as checkpoints
 from refldnq.experiments.record import plain
 from refldnq.experiments.work import layer_work, multiplications
-from refldnq.ldnq import LayerReport, LdnqSettings, Progress, ldnq
+from refldnq.layer_report import LayerReport
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.model import Model
 from refldnq.network import Network
+from refldnq.progress import Progress
 from refldnq.solvers.base import get_solver
 from refldnq.solvers.direct import DirectSettings
 from refldnq.train import TrainSettings, check_batches, fine_tune

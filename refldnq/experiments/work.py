@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.network import Network
 
 

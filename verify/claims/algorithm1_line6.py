@@ -16,7 +16,8 @@ import numpy as np
 
 from refldnq.data import Dataset
 from refldnq.layers import Flatten, Linear, ReLU
-from refldnq.ldnq import LdnqSettings, ldnq
+from refldnq.ldnq import ldnq
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.network import Network, Node
 from refldnq.train import train
 from refldnq.update import UpdateSettings

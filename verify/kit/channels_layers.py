@@ -173,7 +173,9 @@ def _library_update(inputs: Inputs) -> Answers:
 
 def _library_network(inputs: Inputs) -> Answers:
     from refldnq.codebook import scaled
-    from refldnq.ldnq import LdnqSettings, Progress, ldnq
+    from refldnq.ldnq import ldnq
+    from refldnq.ldnq_settings import LdnqSettings
+    from refldnq.progress import Progress
     from refldnq.solvers.admm_settings import AdmmSettings
     from refldnq.update import UpdateSettings
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from refldnq._checks import check_choice
 from refldnq.codebook import powers_of_two
 from refldnq.experiments.profiles import PROFILES, profile_settings
-from refldnq.ldnq import LdnqSettings
+from refldnq.ldnq_settings import LdnqSettings
 from refldnq.solvers.base import SOLVERS
 
 METHODS = (*SOLVERS, *PROFILES)
