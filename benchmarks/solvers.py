@@ -34,6 +34,7 @@ from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.admm_settings import AdmmSettings
 from refldnq.solvers.anneal import AnnealSettings
 from refldnq.solvers.base import Solution, default_settings, get_solver
+from refldnq.solvers.blocks import BlocksSettings
 from refldnq.solvers.coordinate import CoordinateSettings, polish
 from refldnq.solvers.direct import DirectSettings
 from refldnq.solvers.greedy import GreedySettings
@@ -113,6 +114,9 @@ SOLVERS: Mapping[str, Contestant] = {
     "anneal": Contestant("anneal"),
     "anneal, no explorations": Contestant("anneal", AnnealSettings(explorations=0)),
     "anneal, 2000 sweeps": Contestant("anneal", AnnealSettings(sweeps=2000)),
+    "blocks": Contestant("blocks"),
+    "blocks of 24": Contestant("blocks", BlocksSettings(size=24)),
+    "blocks, 300 sweeps": Contestant("blocks", BlocksSettings(sweeps=300)),
 }
 """What is compared; all with one scale a layer."""
 

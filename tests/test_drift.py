@@ -112,7 +112,7 @@ NETWORKS = {
 
 RIDGE = 0.02
 
-DESCENDED = ("admm_plus", "anneal", "coordinate", "exact")
+DESCENDED = ("admm_plus", "anneal", "blocks", "coordinate", "exact")
 """Solvers at whose results no single code can lower the objective: the last of what they do is a descent, or
 nothing can. The others promise no such thing."""
 

@@ -30,6 +30,7 @@ from refldnq.solvers.base import (
     default_settings,
     get_solver,
 )
+from refldnq.solvers.blocks import BlocksSettings
 from refldnq.solvers.coordinate import CoordinateSettings, descend, polish
 from refldnq.solvers.direct import DirectSettings
 from refldnq.solvers.exact import SLACK
@@ -43,6 +44,7 @@ SHORT: dict[str, Any] = {
     "admm": AdmmSettings(iterations=20),
     "admm_plus": AdmmPlusSettings(iterations=20),
     "anneal": AnnealSettings(rounds=1, explorations=1, sweeps=15, start=AdmmPlusSettings(iterations=20)),
+    "blocks": BlocksSettings(sweeps=12, scales=3, start=AdmmPlusSettings(iterations=20)),
     "direct": DirectSettings(variant="exact"),
     "gpfq": GreedySettings(damping=0.0, grid=5),
     "gptq": GreedySettings(grid=5),

@@ -15,10 +15,11 @@ from refldnq._kernels import anneal as kernels
 from refldnq.codebook import Codebook, fixed, free, powers_of_two, scaled
 from refldnq.hessian import layer_error
 from refldnq.projection import project
-from refldnq.solvers import admm, admm_plus, anneal, coordinate, direct, gpfq, gptq, greedy, ldlq
+from refldnq.solvers import admm, admm_plus, anneal, blocks, coordinate, direct, gpfq, gptq, greedy, ldlq
 from refldnq.solvers.admm_plus import AdmmPlusSettings
 from refldnq.solvers.anneal import AnnealSettings
-from refldnq.solvers.base import Solution
+from refldnq.solvers.base import Solution, get_solver
+from refldnq.solvers.blocks import BlocksSettings
 from refldnq.solvers.coordinate import CoordinateSettings, descend, polish
 from refldnq.solvers.greedy import GreedySettings
 from refldnq.solvers.problem import Point, Problem
@@ -30,6 +31,7 @@ SOLVES: dict[str, Any] = {
         H, W, book, AdmmPlusSettings(iterations=30, **own)
     ),
     "anneal": lambda H, W, book, **own: anneal.solve(H, W, book, dataclasses.replace(SHORT, **own)),
+    "blocks": lambda H, W, book, **own: blocks.solve(H, W, book, BlocksSettings(**own)),
     "coordinate": lambda H, W, book, **own: coordinate.solve(H, W, book, CoordinateSettings(**own)),
     "gpfq": lambda H, W, book, **own: gpfq.solve(H, W, book, GreedySettings(damping=0.0, **own)),
     "gptq": lambda H, W, book, **own: gptq.solve(H, W, book, GreedySettings(**own)),
@@ -120,7 +122,7 @@ class Alike:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", ["admm_plus", "anneal"])
+@pytest.mark.parametrize("name", ["admm_plus", "anneal", "blocks"])
 def test_with_one_scale_a_channel_no_column_waits_for_another(
     name: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +135,8 @@ def test_with_one_scale_a_channel_no_column_waits_for_another(
     def solve(columns: np.ndarray) -> Solution:
         if name == "admm_plus":
             return admm_plus.solve(H, columns, powers_of_two(3), dataclasses.replace(start, per_channel=True))
+        if name == "blocks":
+            return blocks.solve(H, columns, powers_of_two(3), BlocksSettings(start=start, per_channel=True))
         how = AnnealSettings(rounds=3, explorations=3, sweeps=30, start=start, per_channel=True)
         return anneal.solve(H, columns, powers_of_two(3), how)
 
@@ -148,26 +152,22 @@ def test_a_column_of_twice_the_weight_is_two_columns(name: str) -> None:
     if name == "anneal":  # two columns walk two ways
         return
     H, W = problem(3)
-    module = {"admm_plus": admm_plus, "coordinate": coordinate, "gpfq": gpfq, "gptq": gptq, "ldlq": ldlq}[
-        name
-    ]
+    solve = get_solver(name)
     weights = np.array([[1.0, 2.0, 1.0, 1.0]])
-    own = module.solve(H, W, powers_of_two(3), None, column_weights=weights)
-    doubled = module.solve(H, np.concatenate([W, W[:, :, 1:2]], axis=2), powers_of_two(3))
+    own = solve(H, W, powers_of_two(3), None, column_weights=weights)
+    doubled = solve(H, np.concatenate([W, W[:, :, 1:2]], axis=2), powers_of_two(3))
     assert np.array_equal(own.codes, doubled.codes[:, :, :4])
     assert own.alpha == pytest.approx(float(doubled.alpha), rel=1e-12)
     assert own.objective == pytest.approx(doubled.objective, rel=1e-10)
-    assert not np.array_equal(weights * own.alpha, module.solve(H, W, powers_of_two(3)).alpha * weights)
+    assert not np.array_equal(weights * own.alpha, solve(H, W, powers_of_two(3)).alpha * weights)
 
 
 @each_solver
 @pytest.mark.parametrize("bad", [np.zeros((1, 4)), np.full((1, 4), np.nan), np.ones((1, 3))])
 def test_column_weights_are_checked(name: str, bad: np.ndarray) -> None:
-    module = {"admm_plus": admm_plus, "anneal": anneal, "coordinate": coordinate, "gpfq": gpfq, "gptq": gptq,
-              "ldlq": ldlq}[name]  # fmt: skip
     H, W = problem(3)
     with pytest.raises(ValueError, match="`column_weights`"):
-        module.solve(H, W, powers_of_two(3), None, column_weights=bad)
+        get_solver(name)(H, W, powers_of_two(3), None, column_weights=bad)
 
 
 @each_solver
@@ -448,7 +448,9 @@ def test_what_is_polished_cannot_be_improved_by_a_code(seed: int) -> None:
     rough = admm_plus.solve(H, W, powers_of_two(3), dataclasses.replace(short, polish=False))
     polished = admm_plus.solve(H, W, powers_of_two(3), short)
     walk = AnnealSettings(rounds=1, explorations=0, sweeps=3, hot=0.3, cold=0.2, start=short)
-    for found in (polished, anneal.solve(H, W, powers_of_two(3), walk)):
+    search = BlocksSettings(sweeps=1, size=4, start=dataclasses.replace(short, polish=False))
+    results = (anneal.solve(H, W, powers_of_two(3), walk), blocks.solve(H, W, powers_of_two(3), search))
+    for found in (polished, *results):
         if not gain_of_a_code(H, W, found) <= 1e-9:
             raise AssertionError(found.solver)
     assert gain_of_a_code(H, W, rough) > 1e-6 and polished.objective < rough.objective
@@ -553,6 +555,104 @@ def test_annealing_finds_the_enumerated_optimum_of_single_columns() -> None:
     assert hits >= 36  # nine in ten
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("book", ["fixed", "five", "no zero"])
+def test_a_block_gets_the_best_of_all_its_codes(book: str, per_channel: bool) -> None:
+    """Every code of the block tried, the others fixed, at the scales before: any other choice costs more."""
+    for seed in range(4):
+        H, W = problem(seed, groups=2, d=9, m=3, images=6 if seed % 2 else 0)
+        codebook = BOOKS[book]
+        own = Problem(H, W, codebook, per_channel=per_channel and codebook.kind == "scaled")
+        start, members = own.nearest(), np.array([[1, 4, 5, 7]])
+        moved = blocks._swept(own, start, members, 10**6)
+        few = blocks._swept(own, start, members, 1)
+        every = np.indices((codebook.levels,) * 4).reshape(4, -1).T
+        scales = np.broadcast_to(start.scales, (2, 3, 1))
+        for g, c in np.ndindex(2, 3):
+            tried = np.repeat(start.codes[g, c][None], len(every), axis=0)
+            tried[:, members[0]] = every
+            own_codes = [point.codes[g, c] for point in (moved, few, start)]
+            away = scales[g, c] * codebook.values[np.concatenate([own_codes, tried])] - W[g, :, c]
+            found, quick, before, *costs = 0.5 * np.einsum("kd,de,ke->k", away, H[g], away)
+            slack = 1e-8 * float(W[g, :, c] @ H[g] @ W[g, :, c])  # the block's ridge
+            if not (found <= min(costs) + slack and quick <= before + slack):
+                raise AssertionError((book, seed, g, c))
+            rest = np.delete(np.arange(9), members[0])
+            assert np.array_equal(moved.codes[g, c, rest], start.codes[g, c, rest])
+
+
+def test_a_search_that_is_given_up_keeps_what_it_has_found() -> None:
+    H, W = problem(5, d=24, m=16)
+    own, members = Problem(H, W, powers_of_two(5), per_channel=False), np.arange(24)[None]
+    start = own.nearest()
+    found = [own.objective(blocks._swept(own, start, members, nodes)) for nodes in (1, 30, 10**5)]
+    assert own.objective(start) >= found[0] > found[1] > found[2]
+
+
+def test_blocks_hold_every_entry_that_is_seen() -> None:
+    H, _ = problem(1, groups=3, d=20)
+    H[:, 6], H[:, :, 6] = 0.0, 0.0
+    near = blocks._correlations(H)
+    assert near[6, 6] == 0 and np.allclose(np.delete(near.diagonal(), 6), 1.0)
+    wanted = np.mean(
+        [np.abs(np.corrcoef(np.eye(20))) * 0 + abs(h[2, 3]) / np.sqrt(h[2, 2] * h[3, 3]) for h in H]
+    )
+    assert near[2, 3] == pytest.approx(wanted, rel=1e-12)
+    draws = [blocks._drawn(near, 7, np.random.default_rng(seed)) for seed in range(20)]
+    for drawn in draws:
+        assert drawn.shape == (3, 7) and all(len(set(block)) == 7 for block in drawn.tolist())
+        assert set(drawn.ravel().tolist()) == set(range(20)) - {6}
+    assert len({drawn.tobytes() for drawn in draws}) == 20
+    # Correlated entries go together: two pairs that are nearly equal.
+    near = np.eye(20) + 0.01
+    near[4, 9] = near[9, 4] = near[2, 13] = near[13, 2] = 0.99
+    pairs = blocks._drawn(near, 2, np.random.default_rng(0))
+    assert {(4, 9), (2, 13)} <= {tuple(sorted(pair)) for pair in pairs.tolist()}
+
+
+def test_block_descent_improves_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    H, W = problem(0, d=40, m=6)
+    results = [blocks.solve(H, W, powers_of_two(3), BlocksSettings(seed=seed)) for seed in (0, 0, 1)]
+    assert np.array_equal(results[0].codes, results[1].codes) and results[0].alpha == results[1].alpha
+    start = admm_plus.solve(H, W, powers_of_two(3))
+    annealed = anneal.solve(H, W, powers_of_two(3), AnnealSettings(explorations=0))
+    for found in results:
+        assert found.objective < annealed.objective < start.objective
+        assert (np.diff(found.trace.objective) <= 0).all()
+        assert len(found.trace.objective) == found.iterations + 2
+        assert found.converged == (found.iterations < BlocksSettings().sweeps)
+    from refldnq._kernels import threads
+
+    monkeypatch.setattr(threads, "thread_count", lambda: 3)
+    again = blocks.solve(H, W, powers_of_two(3))
+    assert np.array_equal(results[0].codes, again.codes) and results[0].alpha == again.alpha
+    none = blocks.solve(
+        H, W, powers_of_two(3), BlocksSettings(sweeps=0, start=AdmmPlusSettings(iterations=9))
+    )
+    assert none.objective == admm_plus.solve(H, W, powers_of_two(3), AdmmPlusSettings(iterations=9)).objective
+
+
+@pytest.mark.parametrize("scales", [0, 32])
+def test_block_descent_finds_the_enumerated_optimum_of_single_columns(scales: int) -> None:
+    hits = 0
+    every = np.array(np.meshgrid(*[[-1.0, 0.0, 1.0]] * 7)).reshape(7, -1)
+    for seed in range(40):
+        H, W = problem(seed, m=1)
+        top, bottom = every.T @ (H[0] @ W[0, :, 0]), np.einsum("dk,de,ek->k", every, H[0], every)
+        gain = np.divide(np.maximum(top, 0) ** 2, bottom, out=np.zeros_like(top), where=bottom > 0)
+        optimum = 0.5 * (W[0, :, 0] @ H[0] @ W[0, :, 0] - gain.max())
+        found = blocks.solve(H, W, powers_of_two(3), BlocksSettings(scales=scales)).objective
+        if not found >= optimum - 1e-12 * gain.max():
+            raise AssertionError("below the optimum")
+        hits += found <= optimum + 1e-9 * gain.max()
+    assert hits == 40 if scales else hits < 36  # other scales are needed
+
+
+def test_a_hessian_that_is_not_one_is_refused() -> None:
+    with pytest.raises(np.linalg.LinAlgError):
+        blocks.solve(np.array([[[1.0, 2.0], [2.0, 1.0]]]), np.ones((1, 2, 1)), powers_of_two(3))
+
+
 def test_annealing_is_as_hot_as_the_steps_between_values_are_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     hottest: list[float] = []
     original = kernels.anneal
@@ -596,6 +696,12 @@ def test_annealing_of_values_that_are_nearly_equal() -> None:
         (AdmmPlusSettings, {"rho_first": 0.0}),
         (AdmmPlusSettings, {"iterations": 0}),
         (AdmmPlusSettings, {"projection": "best"}),
+        (BlocksSettings, {"sweeps": -1}),
+        (BlocksSettings, {"size": 0}),
+        (BlocksSettings, {"nodes": 0}),
+        (BlocksSettings, {"scales": -1}),
+        (BlocksSettings, {"spread": -0.1}),
+        (BlocksSettings, {"seed": -1}),
         (AnnealSettings, {"rounds": -1}),
         (AnnealSettings, {"cold": 0.0}),
     ],

@@ -27,6 +27,55 @@ def _children(R, row, values, alpha, w, x, cost, order):  # type: ignore[no-unty
 
 
 @njit(nogil=True, fastmath=False)
+def workspace(d, levels):  # type: ignore[no-untyped-def]
+    """What a search needs: cost and order (d, levels), following (d,), spent (d + 1,), x and chosen (d,)."""
+    return (
+        np.empty((d, levels)),
+        np.empty((d, levels), np.int64),
+        np.empty(d, np.int64),
+        np.zeros(d + 1),
+        np.empty(d),
+        np.empty(d, np.int8),
+    )
+
+
+@njit(nogil=True, fastmath=False)
+def search(R, values, alpha, w, budget, distance, codes, work):  # type: ignore[no-untyped-def]
+    """Find q in values^d with |R(alpha q - w)|² below `distance`, the least of all.
+
+    Returns that least square, or `distance`, and the nodes visited, one more than `budget` where the search
+    was given up. `codes` (d,) is overwritten if a nearer point exists.
+    """
+    cost, order, following, spent, x, chosen = work
+    d, levels = R.shape[0], values.shape[0]
+    count = 0
+    row = d - 1
+    following[row] = 0
+    _children(R, row, values, alpha, w, x, cost[row], order[row])
+    while row < d:
+        t = following[row]
+        following[row] = t + 1
+        total = spent[row + 1] + cost[row, t] if t < levels else np.inf
+        if not total < distance * (1.0 - MARGIN):  # later siblings are farther
+            row += 1
+            continue
+        count += 1
+        if count > budget:
+            break
+        chosen[row] = order[row, t]
+        if row == 0:
+            distance = total
+            codes[:] = chosen
+        else:
+            x[row] = alpha * values[chosen[row]] - w[row]
+            spent[row] = total
+            row -= 1
+            following[row] = 0
+            _children(R, row, values, alpha, w, x, cost[row], order[row])
+    return distance, count
+
+
+@njit(nogil=True, fastmath=False)
 def closest(R, values, alpha, w, budget, distance, codes, nodes, start, stop):  # type: ignore[no-untyped-def]
     """For columns start..stop find q in values^d with |R(alpha q - w)|² below `distance`, the least of all.
 
@@ -34,36 +83,8 @@ def closest(R, values, alpha, w, budget, distance, codes, nodes, start, stop):  
     are overwritten where a nearer point exists and stay otherwise. `nodes` (m,) takes the nodes visited,
     negative where `budget`, which is for each column, ran out: then the search is not complete.
     """
-    d, levels = R.shape[0], values.shape[0]
-    cost = np.empty((d, levels))
-    order = np.empty((d, levels), np.int64)
-    following = np.empty(d, np.int64)
-    spent = np.zeros(d + 1)
-    x = np.empty(d)
-    chosen = np.empty(d, np.int8)
+    work = workspace(R.shape[0], values.shape[0])
     for column in range(start, stop):
-        count = 0
-        row = d - 1
-        following[row] = 0
-        _children(R, row, values, alpha, w[column], x, cost[row], order[row])
-        while row < d:
-            t = following[row]
-            following[row] = t + 1
-            total = spent[row + 1] + cost[row, t] if t < levels else np.inf
-            if not total < distance[column] * (1.0 - MARGIN):  # later siblings are farther
-                row += 1
-                continue
-            count += 1
-            if count > budget:
-                break
-            chosen[row] = order[row, t]
-            if row == 0:
-                distance[column] = total
-                codes[column] = chosen
-            else:
-                x[row] = alpha * values[chosen[row]] - w[column, row]
-                spent[row] = total
-                row -= 1
-                following[row] = 0
-                _children(R, row, values, alpha, w[column], x, cost[row], order[row])
+        least, count = search(R, values, alpha, w[column], budget, distance[column], codes[column], work)
+        distance[column] = least
         nodes[column] = -count if count > budget else count

@@ -32,7 +32,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
 )
 @click.option(
     "--methods",
-    default="paper,admm_plus,anneal,best",
+    default="paper,admm_plus,blocks,best",
     show_default=True,
     help="Solvers, in the paper's algorithm, and profiles.",
 )

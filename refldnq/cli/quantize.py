@@ -107,8 +107,8 @@ UPDATE = (
 @click.option(
     "--solver",
     metavar="NAME",
-    help="Solver of the layers' problems: admm (paper), admm_plus, anneal (best), coordinate, direct, gpfq, "
-    "gptq, ldlq or, for up to some 16 inputs, exact.",
+    help="Solver of the layers' problems: admm (paper), admm_plus, anneal (best), blocks, coordinate, "
+    "direct, gpfq, gptq, ldlq or, for up to some 16 inputs, exact.",
 )
 @click.option(
     "--projection",

@@ -37,6 +37,7 @@ SOLVERS: Mapping[str, str] = MappingProxyType(
         "admm": "refldnq.solvers.admm",
         "admm_plus": "refldnq.solvers.admm_plus",
         "anneal": "refldnq.solvers.anneal",
+        "blocks": "refldnq.solvers.blocks",
         "coordinate": "refldnq.solvers.coordinate",
         "direct": "refldnq.solvers.direct",
         "exact": "refldnq.solvers.exact",
@@ -48,10 +49,10 @@ SOLVERS: Mapping[str, str] = MappingProxyType(
 """The module of every solver by name; a module is imported when its solver is first asked for."""
 
 
-WEIGHTED = frozenset({"admm_plus", "anneal", "coordinate", "gpfq", "gptq", "ldlq"})
+WEIGHTED = frozenset({"admm_plus", "anneal", "blocks", "coordinate", "gpfq", "gptq", "ldlq"})
 """Names of the solvers that take `column_weights`."""
 
-ORDERED = frozenset({"admm_plus", "anneal", "coordinate", "gpfq", "gptq", "ldlq"})
+ORDERED = frozenset({"admm_plus", "anneal", "blocks", "coordinate", "gpfq", "gptq", "ldlq"})
 """Names of the solvers whose result depends on the order of the inputs: those that go from entry to entry, if
 only in a final descent. The others do not, but for ties."""
 
