@@ -27,8 +27,9 @@ from published import (
     changes_from_defaults,
     ldnq_settings,
     published_model,
+    solver_changes,
 )
-from store import Key, Store, markdown_table, settings_hash
+from store import Key, Store, markdown_table, plain, settings_hash
 
 from refldnq import __version__, allocation
 from refldnq._kernels.threads import thread_count
@@ -67,10 +68,7 @@ def request(
     settings = replace(settings, codebook=powers_of_two(levels))
     if per_channel:
         settings = replace(settings, solver_settings=replace(settings.resolved, per_channel=True))
-    if method == "ldnq-":
-        settings = replace(settings, update=None)
-    elif method == "dq":
-        settings = direct_settings(settings)
+    settings = _by(method, settings)
     return QuantizeRequest(settings=settings, images=images, seed=seed, dtype=dtype, mean_bits=mean_bits)
 
 
@@ -79,13 +77,24 @@ def base_of(method: str) -> LdnqSettings:
     return profile_settings("best" if method == "best" else "paper")
 
 
+def _by(method: str, settings: LdnqSettings) -> LdnqSettings:
+    if method == "ldnq-":
+        return replace(settings, update=None)
+    return direct_settings(settings) if method == "dq" else settings
+
+
+def allocating() -> list[Any]:
+    """What decides how a budget of bits is spread."""
+    return [default_settings(allocation.SOLVER), allocation.CANDIDATES, allocation.IMAGES]
+
+
 def key_of(network: str, method: str, asked: QuantizeRequest, data: Dataset) -> Key:
     """What a run is known by: the hash covers all settings, solvers' defaults included, the type, and the
     images that are drawn from.
     """
     decides = [asked.settings.explicit, asked.dtype, asked.stratified, data.fingerprint()]
     if asked.mean_bits is not None:
-        decides += [asked.mean_bits, default_settings(allocation.SOLVER)]
+        decides += [asked.mean_bits, *allocating()]
     settings = settings_hash(decides)
     return {
         "network": network,
@@ -99,10 +108,13 @@ def key_of(network: str, method: str, asked: QuantizeRequest, data: Dataset) -> 
 
 def changes_of(result: dict[str, Any], method: str) -> str:
     """In what a row's settings differ from today's of its method, which may be younger than the row."""
-    changes = changes_from_defaults(result["settings"], base_of(method))
+    changes = changes_from_defaults(result["settings"], _by(method, base_of(method)))
     if result["mean_bits"] is None:
         return changes
-    return f"{result['mean_bits']} bits in the mean" + ("" if changes == "defaults" else f",{changes}")
+    own, *rest = result["allocation"]
+    words = [f"{result['mean_bits']} bits in the mean", *solver_changes(allocation.SOLVER, own)]
+    words += ["another choice of levels"] if rest != plain(allocating())[1:] else []
+    return ",".join([*words, *([] if changes == "defaults" else [changes])])
 
 
 def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest) -> dict[str, Any]:
@@ -128,6 +140,7 @@ def result_of(outcome: QuantizeOutcome, asked: QuantizeRequest) -> dict[str, Any
         "layers": [{name: getattr(report, name) for name in layer_fields} for report in outcome.reports],
         "settings": asked.settings.explicit,
         "mean_bits": asked.mean_bits,
+        "allocation": None if asked.mean_bits is None else allocating(),
         "dtype": asked.dtype,
         "version": __version__,
         "threads": thread_count(),
@@ -171,7 +184,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         mark = tuple(own[name] for name in ("network", "method", "images", "levels", "settings"))
         groups.setdefault(mark, []).append({**row["result"], "seed": own["seed"]})
     found = []
-    for (network, method, images, levels, _), results in groups.items():
+    for (network, method, images, levels, settings), results in groups.items():
         drops = [result["drop"] for result in results]
         usual = (images, levels) == (500, 3)
         found.append(
@@ -181,6 +194,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "images": images,
                 "levels": levels,
                 "changes": changes_of(results[0], method),
+                "settings": settings,
                 "n": len(drops),
                 "before": statistics.fmean(100 * r["correct_before"] / r["total"] for r in results),
                 "after": statistics.fmean(100 * r["correct_after"] / r["total"] for r in results),
@@ -198,7 +212,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _place(entry: dict[str, Any]) -> tuple[Any, ...]:
     own = tuple(entry[name] for name in ("network", "method", "images", "levels"))
-    return (*own, entry["changes"] != "defaults", entry["changes"])
+    return (*own, entry["changes"] != "defaults", entry["changes"], entry["settings"])
 
 
 def cells(entry: dict[str, Any]) -> list[str]:

@@ -139,23 +139,24 @@ def changes_from_defaults(
     >>> changes_from_defaults(LdnqSettings())
     'defaults'
     """
-    record, wanted = plain(settings), flat(base or LdnqSettings())
+    start = base or LdnqSettings()
+    record, wanted = plain(settings.explicit if isinstance(settings, LdnqSettings) else settings), flat(start)
     told = {**record, **(record["update"] or {})}
     own = {name: told.get(name, value) for name, value in flat(LdnqSettings()).items()}
     known = own if record["update"] is not None else OUTER
-    changed = [f"{name}={_text(own[name])}" for name in known if own[name] != wanted[name]]
-    if record["update"] is None:
+    changed = [f"{name}={_text(own[name])}" for name in known if own[name] != wanted.get(name)]
+    if record["update"] is None and start.update is not None:
         changed.append("no update")
-    own_solver = record["solver_settings"] or {}
-    if own_solver.get("per_channel"):
+    if record["solver_settings"]["per_channel"]:
         changed.append("per channel")
-    return ",".join([*changed, *solver_changes(record["solver"], own_solver)]) or "defaults"
+    return ",".join([*changed, *solver_changes(record["solver"], record["solver_settings"])]) or "defaults"
 
 
 def solver_changes(solver: str, settings: Mapping[str, Any]) -> list[str]:
     """The settings of a solver that differ from its own of today, as ``solver.field=value``.
 
-    One scale a channel is not among them: that is asked of every solver alike.
+    What a row lacks, because it is older, has the default of the settings' class. One scale a channel is not
+    told: that is asked of every solver alike.
 
     Examples
     --------
@@ -163,10 +164,14 @@ def solver_changes(solver: str, settings: Mapping[str, Any]) -> list[str]:
     >>> solver_changes("anneal", own), solver_changes("anneal", {**own, "rounds": 5, "per_channel": True})
     ([], ['anneal.rounds=5'])
     """
-    today = dict(_leaves(solver, plain(LdnqSettings(solver=solver).resolved)))
-    told = dict(_leaves(solver, settings))
-    usual = f"{solver}.per_channel"
-    return [f"{name}={_text(told[name])}" for name in told if name != usual and told[name] != today.get(name)]
+    today = LdnqSettings(solver=solver).resolved
+    wanted = dict(_leaves(solver, plain(today)))
+    told = {**dict(_leaves(solver, plain(type(today)()))), **dict(_leaves(solver, settings))}
+    names = [name for name in told if name != f"{solver}.per_channel"]
+    return [f"{name}={_text(told[name])}" for name in names if told[name] != wanted.get(name, _NOTHING)]
+
+
+_NOTHING = object()
 
 
 def _leaves(label: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,16 @@ from refldnq.experiments.sections import write_section
 from refldnq.formats.atomic import atomic_path
 from refldnq.tables import markdown_table
 
-__all__ = ["RESULTS", "Key", "Store", "markdown_table", "settings_hash", "write_json", "write_section"]
+__all__ = [
+    "RESULTS",
+    "Key",
+    "Store",
+    "markdown_table",
+    "plain",
+    "settings_hash",
+    "write_json",
+    "write_section",
+]
 
 Key = Mapping[str, str | int]
 """What a run is known by."""

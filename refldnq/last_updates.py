@@ -36,6 +36,16 @@ def last_updates(
         The calibration images.
     rng : numpy.random.Generator
         Of all that follows the last layer.
+
+    Yields
+    ------
+    UpdateSettings
+        Those of one last update.
+    callable
+        What moves in it: called with the network, the codes, names of layers with fixed sets, and these
+        settings.
+    numpy.random.Generator
+        Its own stream.
     """
     how = settings.update
     if how is None:
@@ -91,7 +101,8 @@ def finish(state: Progress, cascade: Cascade, settings: LdnqSettings, rng: np.ra
     Returns
     -------
     Progress
-        The last layer's report has the new output's error, the time and the image passes.
+        Nothing is pending. All reports have the new scales, zeros and a note on codes that have moved; the
+        last layer's has the new output's error, the time and the image passes.
     """
     began, teacher, images = time.perf_counter(), cascade.teacher, cascade.images
     reports = list(state.reports)
@@ -115,4 +126,4 @@ def finish(state: Progress, cascade: Cascade, settings: LdnqSettings, rng: np.ra
         output = state.network.forward(images, batch_size=settings.batch_size)
         seconds = reports[-1].seconds + time.perf_counter() - began
         reports[-1] = with_output(replace(reports[-1], seconds=seconds), output, cascade)
-    return replace(state, reports=tuple(reports))
+    return replace(state, reports=tuple(reports), pending=False)

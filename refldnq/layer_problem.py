@@ -14,6 +14,7 @@ from refldnq.codebook import Codebook
 from refldnq.drift import DriftProblem
 from refldnq.follower import follower, normalization, relu_behind
 from refldnq.hessian import Hessian, accumulate_hessian
+from refldnq.layer_report import RIDGE
 from refldnq.layers.base import LinearMap
 from refldnq.layers.linear import Linear
 from refldnq.ldnq_settings import LdnqSettings
@@ -25,9 +26,6 @@ from refldnq.solvers.lower_bound import BoundSettings, gap, lower_bound
 CHANNEL_HESSIANS = 1 << 27
 """Most entries of the Hessians of a layer's channels, 1 GiB (chosen here: solvers keep several such arrays;
 the largest of the CIFAR residual networks has 2**24)."""
-
-RIDGE = "the ridge's epsilon is"
-"""How the note begins that a layer's report has on the ridge of its problem."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,16 +40,20 @@ class LayerProblem:
         Whether the last row of the weights is the bias.
     exact : Hessian
         That of the layer error (8), from the images as they are.
-    W : Array, shape (g, d, m), float64
-        The packed weight of which (8) counts the change.
+    packed : Array, shape (g, d, m), float64
+        The weight of which (8) counts the change.
     H : Array, shape (h, d, d), float64
-        What is solved, with `wanted`: h is g, or g m where every channel has a Hessian of its own.
-    wanted : Array, shape (h, d, g m / h), float64
-        The weight that G is to come near, by H.
-    column_weights : Array, shape (h, g m / h), or None
+        That of the problem: h is g, or g m where every channel has a Hessian of its own.
+    W : Array, shape (h, d, g m / h), float64
+        The weight that G is to come near: `packed`, or what follows the reference network.
+    column_weights : Array, shape (h, g m / h), float64, or None
         How the errors of channels count.
+    solver : str
+        Who solves it.
+    solver_settings : object
+        How.
     drift : DriftProblem or None
-        What H and `wanted` come from, with another target than the weights.
+        What H and W come from, with another target than the weights.
     norm : str or None
         The batch normalization that alone takes the layer's output.
     absorbs : bool
@@ -63,30 +65,30 @@ class LayerProblem:
     codebook: Codebook
     bias: bool
     exact: Hessian
-    W: Float64Array
+    packed: Float64Array
     H: Float64Array
-    wanted: Float64Array
+    W: Float64Array
     column_weights: Float64Array | None
+    solver: str
+    solver_settings: Any
     drift: DriftProblem | None
     norm: str | None
     absorbs: bool
     notes: tuple[str, ...]
 
-    def solve(self, settings: LdnqSettings) -> Solution:
-        """Step 3 by the solver of `settings`, with codes in the shape of `wanted`."""
-        solve, own = get_solver(settings.solver), settings.resolved
+    def solve(self) -> Solution:
+        """Step 3, with codes in the shape of W."""
+        solve, own = get_solver(self.solver), self.solver_settings
         if self.absorbs and self.norm is not None and self.codebook.kind == "scaled":
-            solved = solve(
-                self.H, self.wanted, self.codebook, replace(own, per_channel=True), **self._weighted
-            )
+            solved = solve(self.H, self.W, self.codebook, replace(own, per_channel=True), **self._weighted)
             if self.codebook.has_zero or (np.asarray(solved.alpha) > 0).all():
                 return solved
             # A channel without a scale is 0, and this set has no code for it: one scale for all channels.
-        return solve(self.H, self.wanted, self.codebook, own, **self._weighted)
+        return solve(self.H, self.W, self.codebook, own, **self._weighted)
 
     def of_layer(self, solved: Solution) -> Solution:
-        """A solution in the shape of the layer's weight, with the notes on problem and solution."""
-        solution = solved if self.wanted.shape == self.W.shape else _regrouped(solved, self.W.shape)
+        """A solution in the shape of the weight, (g, d, m), with the notes on problem and solution."""
+        solution = solved if self.W.shape == self.packed.shape else _regrouped(solved, self.packed.shape)
         ridge = () if self.drift is None else (_ridge_note(self.drift, solved),)
         return replace(solution, notes=(*solution.notes, *ridge, *self.notes))
 
@@ -94,8 +96,8 @@ class LayerProblem:
         """A lower bound of the problem, and by how much the solution can exceed the optimum."""
         how = BoundSettings(per_channel=np.ndim(solved.alpha) > 0)
         # With a Hessian for every channel Newton's method would take longer than all the rest.
-        how = how if self.wanted.shape == self.W.shape else replace(how, steps=0)
-        bound = lower_bound(self.H, self.wanted, self.codebook, how, **self._weighted).value
+        how = how if self.W.shape == self.packed.shape else replace(how, steps=0)
+        bound = lower_bound(self.H, self.W, self.codebook, how, **self._weighted).value
         within = gap(solved.objective, bound)
         return {"lower_bound": bound, "gap": within if np.isfinite(within) else None}
 
@@ -122,6 +124,10 @@ def layer_problem(
     original : bool
         Whether its weight is the teacher's, as in a cascade that has quantized it before, and not the
         student's, as the updates have left it.
+
+    Returns
+    -------
+    LayerProblem
     """
     layer = network[name].layer
     assert isinstance(layer, LinearMap)
@@ -139,7 +145,7 @@ def layer_problem(
     packed = layer.pack(source.params[name], bias=bias).astype(np.float64)
     behind = follower(network, name)
     absorbs = settings.absorb and (behind.norm is not None or "bias" in network.params[name])
-    H, wanted, drift = hessian.blocks, packed, None
+    H, W, drift = hessian.blocks, packed, None
     notes: tuple[str, ...] = ()
     if settings.target != "weights":
         closed = settings.closed_weight
@@ -160,16 +166,18 @@ def layer_problem(
             block=settings.target == "block",
             closed=closed,
         )
-        H, wanted = drift.H, drift.W
+        H, W = drift.H, drift.W
     weights = _channel_weights(network, name) if settings.channel_weights == "batchnorm" else None
     return LayerProblem(
         codebook=settings.levels.get(name, settings.codebook),
         bias=bias,
         exact=exact,
-        W=packed,
+        packed=packed,
         H=H,
-        wanted=wanted,
-        column_weights=None if weights is None else weights.reshape(wanted.shape[0], -1),
+        W=W,
+        column_weights=None if weights is None else weights.reshape(W.shape[0], -1),
+        solver=settings.solver,
+        solver_settings=settings.resolved,
         drift=drift,
         norm=behind.norm,
         absorbs=absorbs,

@@ -20,6 +20,9 @@ MOVED = (
 )
 """How the note begins that a layer's report has on codes that moved; their number follows."""
 
+RIDGE = "the ridge's epsilon is"
+"""How the note begins that a layer's report has on the ridge of its problem."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerReport:
@@ -128,7 +131,7 @@ def layer_report(
     solution: Solution,
     cascade: Cascade,
 ) -> LayerReport:
-    """What there is to tell of a layer before its update.
+    """What there is to tell of a layer, but for the update and the error of the final output.
 
     Parameters
     ----------
@@ -148,7 +151,7 @@ def layer_report(
     Returns
     -------
     LayerReport
-        Without the final output's error (`with_output`), the update and the time.
+        See `with_output` for the error of the final output.
     """
     n = len(cascade.images)
     z, z_hat = cascade.reference[name][:n], cascade.live[name][:n]

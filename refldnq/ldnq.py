@@ -16,7 +16,6 @@ import numpy as np
 
 from refldnq._checks import check_finite, check_float
 from refldnq._typing import Array
-from refldnq.absorb import absorb, bias_correction
 from refldnq.cascade import Cascade, Copies, HeldOut
 from refldnq.data.augment import augment
 from refldnq.final import free_arrays
@@ -28,6 +27,7 @@ from refldnq.model import QuantizedWeight
 from refldnq.network import Network
 from refldnq.progress import Progress
 from refldnq.released import released_update
+from refldnq.taken_over import absorb, bias_correction
 from refldnq.update import Moving, UpdateResult, UpdateSettings, update
 from refldnq.versions import Versions
 
@@ -132,7 +132,7 @@ def ldnq(
         if on_layer is not None:
             on_layer(state)
     if state.pending:
-        state = replace(finish(state, cascade, settings, final_stream), pending=False)
+        state = finish(state, cascade, settings, final_stream)
         if on_layer is not None:
             on_layer(state)
     return replace(state, reports=_last_cascade(state.reports, len(names)))
@@ -154,32 +154,32 @@ class _Run:
         position = network.position(name)
         cascade.move(network, position)
         problem = layer_problem(network, name, cascade, settings, original=name in state.quantized)  # step 2
-        solved = problem.solve(settings)  # step 3
+        solved = problem.solve()  # step 3
         solution = problem.of_layer(solved)
         extras: dict[str, Any] = problem.certificate(solved) if self.certificates else {}
         if self.watched is not None:
-            extras |= self.watched.errors(network, name, problem.W, solution.G, bias=problem.bias)
+            extras |= self.watched.errors(network, name, problem.packed, solution.G, bias=problem.bias)
         code = QuantizedWeight(
             codes=solution.codes, alpha=solution.alpha, values=solution.values, bias=problem.bias
         )
-        absorbed = None
+        taken = None
         if problem.absorbs and problem.drift is not None:
-            code, absorbed = absorb(code, solved, problem.drift, network, cascade.teacher, name, problem.norm)
-            network = network.replace(absorbed.arrays)
+            code, taken = absorb(code, solved, problem.drift, network, cascade.teacher, name, problem.norm)
+            network = network.replace(taken.arrays)
         network = network.replace({name: code.arrays(network[name], network.dtype)})
         if settings.correct_bias and problem.norm is None and "bias" not in network.params[name]:
             note = "nothing behind the layer takes its mean error"
             solution = replace(solution, notes=(*solution.notes, note))
         elif settings.correct_bias:
-            absorbed = bias_correction(network, cascade, name, problem.norm)
-            network = network.replace(absorbed.arrays)
+            taken = bias_correction(network, cascade, name, problem.norm)
+            network = network.replace(taken.arrays)
         cascade.move(network, position + 1)
         quantized = {**state.quantized, name: code}
-        result = self.update(network, position + 1, quantized, len(state.reports), rng)  # step 4
-        report = layer_report(name, problem.codebook, problem.exact, problem.W, solution, cascade)
-        if absorbed is not None:
+        result = self.step_4(network, position + 1, quantized, len(state.reports), rng)
+        report = layer_report(name, problem.codebook, problem.exact, problem.packed, solution, cascade)
+        if taken is not None:
             n = len(cascade.images)
-            report = absorbed.corrected(report, cascade.reference[name][:n], cascade.live[name][:n], code)
+            report = taken.corrected(report, cascade.reference[name][:n], cascade.live[name][:n], code)
         report = with_output(report, cascade.output(result.network), cascade)
         report = replace(
             report,
@@ -191,7 +191,7 @@ class _Run:
         reports = (*state.reports, report)
         return replace(state, network=result.network, quantized=quantized, reports=reports)
 
-    def update(
+    def step_4(
         self,
         network: Network,
         cut: int,

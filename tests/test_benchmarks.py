@@ -253,22 +253,26 @@ def accuracy_row(seed: int, drop: float, method: str = "ldnq") -> dict[str, Any]
             "update_images": 15000 * 19 if method == "ldnq" else 0,
             "updates": 19 if method == "ldnq" else 0,
             "mean_bits": None,
-            "settings": plain(LdnqSettings() if method == "ldnq" else LdnqSettings(update=None)),
+            "settings": plain((LdnqSettings() if method == "ldnq" else LdnqSettings(update=None)).explicit),
         },
     }
 
 
 def test_accuracy_table(load: Load) -> None:
     accuracy = load("accuracy")
-    rows = [accuracy_row(0, 3.0), accuracy_row(1, 5.0), accuracy_row(0, 13.0, "ldnq-")]
+    other = accuracy_row(0, 12.0, "ldnq-")
+    other["key"]["settings"] = "another"  # before those of "ldnq-", if it went by the hash
+    other["result"]["settings"] = plain(LdnqSettings(update=None, correct_bias=True).explicit)
+    rows = [accuracy_row(0, 3.0), accuracy_row(1, 5.0), other, accuracy_row(0, 13.0, "ldnq-")]
     lines = accuracy.markdown(rows).splitlines()
     assert lines[2] == (
         "| resnet20 | ldnq | 500 | 3 | defaults | 2 | 92.00 | 88.00 | 4.00 | 3.00 | 1.00 | 4.30 | 15000 × 19 "
         "| 1.0 |"
     )
     assert lines[3] == (
-        "| resnet20 | ldnq- | 500 | 3 | no update | 1 | 92.00 | 79.00 | 13.00 | 13.00 |  | 13.66 | 0 | 1.0 |"
+        "| resnet20 | ldnq- | 500 | 3 | defaults | 1 | 92.00 | 79.00 | 13.00 | 13.00 |  | 13.66 | 0 | 1.0 |"
     )
+    assert " | correct_bias=true | " in lines[4] and len(lines) == 5
 
 
 def test_rows_older_than_a_profile_do_not_pass_for_it(load: Load) -> None:
@@ -282,11 +286,30 @@ def test_rows_older_than_a_profile_do_not_pass_for_it(load: Load) -> None:
             "final_epochs=5,per channel",
         ),
     ):
-        row = {"settings": plain(settings), "mean_bits": None}
+        row: dict[str, Any] = {"settings": plain(settings.explicit), "mean_bits": None}
         assert accuracy.changes_of(row, "best") == text
-    row = {"settings": plain(replace(best, code_epochs=0)), "mean_bits": 1.585}
+    row = {
+        "settings": plain(replace(best, code_epochs=0).explicit),
+        "mean_bits": 1.585,
+        "allocation": plain(accuracy.allocating()),
+    }
     assert "code_epochs" not in row["settings"]  # the row may be older than the setting
     assert accuracy.changes_of(row, "best") == "1.585 bits in the mean,code_epochs=0"
+    row["allocation"][0]["iterations"] = 150
+    row["allocation"][2] += 1
+    found = accuracy.changes_of(row, "best").split(",")
+    assert found[1:] == ["admm_plus.iterations=150", "another choice of levels", "code_epochs=0"]
+
+
+def test_settings_that_a_row_lacks_are_told(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = load("published").solver_changes
+    own = plain(AnnealSettings())
+    assert told("anneal", own) == [] and told("anneal", {**own, "start": None}) == ["anneal.start=None"]
+    assert told("anneal", {**own, "gone": 1}) == ["anneal.gone=1"]
+    del own["rounds"]
+    assert told("anneal", own) == []
+    monkeypatch.setattr("refldnq.solvers.anneal.DEFAULT", AnnealSettings(rounds=7))
+    assert told("anneal", own) == ["anneal.rounds=10"]
 
 
 def test_a_solver_with_other_defaults_makes_other_rows(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from refldnq.experiments.profiles import profile_settings
 from refldnq.experiments.record import plain
 from refldnq.experiments.run import Event, QuantizeRequest, quantize_model
 from refldnq.formats.h5 import load_model
-from refldnq.layer_problem import RIDGE
+from refldnq.layer_report import RIDGE
 from refldnq.ldnq_settings import LdnqSettings
 from refldnq.models import shipped
 from refldnq.solvers.base import default_settings

@@ -22,7 +22,7 @@ from refldnq.experiments.comparison import figures as figures_module
 from refldnq.experiments.comparison import runs as runs_module
 from refldnq.experiments.comparison import tables as tables_module
 from refldnq.experiments.comparison.methods import METHODS, method_settings
-from refldnq.experiments.comparison.problems import LayerProblem, layer_problems
+from refldnq.experiments.comparison.problems import ComparedProblem, layer_problems
 from refldnq.experiments.comparison.runs import cells
 from refldnq.experiments.comparison.tables import geometric_mean
 from refldnq.experiments.profiles import PROFILES, profile_settings
@@ -152,8 +152,8 @@ def test_every_cell_of_the_tables(compared: tuple[Path, dict[str, Any], Result])
         assert cells_["seconds"] == f"{run['seconds']:.1f}"
     assert len({tuple(row[3:6]) for row in tables_module.run_rows(runs)}) == len(runs)
     given = [
-        LayerProblem(layer="a", errors={"admm": 4.0, "gptq": 1.0}, bound=0.5, trace=()),
-        LayerProblem(layer="b", errors={"admm": 1.0, "gptq": 1.0}, bound=0.0, trace=()),
+        ComparedProblem(layer="a", errors={"admm": 4.0, "gptq": 1.0}, bound=0.5, trace=()),
+        ComparedProblem(layer="b", errors={"admm": 1.0, "gptq": 1.0}, bound=0.0, trace=()),
     ]
     assert tables_module.problem_rows(given) == [
         ("admm", "2.0000", "1.000", "1.000", "1.000", "8.00 (1 of 2 layers)"),
@@ -237,7 +237,7 @@ def drawn(compared: tuple[Path, dict[str, Any], Result], monkeypatch: pytest.Mon
         for run in record["runs"]
     ]
     problems = [
-        LayerProblem(**{key: problem[key] for key in ("layer", "errors", "bound", "trace")})
+        ComparedProblem(**{key: problem[key] for key in ("layer", "errors", "bound", "trace")})
         for problem in record["problems"]
     ]
 

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,8 @@ from refldnq.formats.h5 import load_model, save_model
 from refldnq.layers import AvgPool2d, Flatten, Linear, MaxPool2d, ReLU
 from refldnq.ldnq_settings import LdnqSettings
 from refldnq.network import Network, Node
+from refldnq.solvers.admm_settings import AdmmSettings
+from refldnq.solvers.base import SOLVERS
 
 pytest.importorskip("sklearn", reason="the embedded digits need scikit-learn")
 
@@ -493,6 +496,17 @@ def test_no_setting_of_a_method_is_left_to_a_default(name: str, monkeypatch: pyt
         changed = replace(one, run=replace(how, settings=other))
         monkeypatch.setattr("refldnq.baselines.BASELINES", {**BASELINES, name: changed})
         assert run_id(run, methods.settings_of(run, prepared)) != before
+
+
+@pytest.mark.parametrize("name", ["ldnq", "ldnq-", "best"])
+def test_no_setting_of_a_solver_is_left_to_a_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared, run = prepare(Sources(ZOO), "mlp-digits"), PlannedRun("mlp-digits", name, 3, 40, 0)
+    before = run_id(run, methods.settings_of(run, prepared))
+    paper = AdmmSettings.profile("paper")
+    monkeypatch.setattr(AdmmSettings, "profile", lambda _: replace(paper, iterations=99))
+    best = profile_settings("best")
+    monkeypatch.setattr(import_module(SOLVERS[best.solver]), "DEFAULT", replace(best.resolved, seed=9))
+    assert run_id(run, methods.settings_of(run, prepared)) != before
 
 
 def test_words_are_no_part_of_what_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,9 @@ def without_update(settings: LdnqSettings) -> LdnqSettings:
 
 
 def resolve(settings: LdnqSettings, levels: int) -> LdnqSettings:
-    """Settings with the set of values, and without the update; raises ValueError if there is no such set.
+    """Settings with the set of values, without the update; raises ValueError if there is no such set.
+
+    The solver's own are written out.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ def resolve(settings: LdnqSettings, levels: int) -> LdnqSettings:
     5
     """
     check_levels(levels, LEVELS, "L-DNQ⁻")
-    return replace(without_update(settings), codebook=powers_of_two(levels), skip=())
+    return replace(without_update(settings), codebook=powers_of_two(levels), skip=()).explicit
 
 
 def quantize_network(

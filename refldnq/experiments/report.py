@@ -9,8 +9,7 @@ import numpy as np
 
 from refldnq.experiments.record import plain
 from refldnq.experiments.run import Evaluation, QuantizeOutcome
-from refldnq.layer_problem import RIDGE
-from refldnq.layer_report import MOVED, LayerReport
+from refldnq.layer_report import MOVED, RIDGE, LayerReport
 
 COLUMNS = ("layer", "levels", "α", "zeros", "error", "accum.", "output", "iter.", "time")
 """Headings of the table; the three errors are relative to the squared norm of what they compare with."""

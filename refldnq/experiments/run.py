@@ -605,7 +605,7 @@ def direct_settings(settings: LdnqSettings) -> LdnqSettings:
     free = any(codebook.kind == "free" for codebook in (settings.codebook, *settings.levels.values()))
     how = DirectSettings(
         variant="alternating" if free else "mean",
-        per_channel=getattr(settings.solver_settings, "per_channel", False),
+        per_channel=settings.resolved.per_channel,
     )
     return replace(
         settings,

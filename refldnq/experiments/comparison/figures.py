@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refldnq.experiments.comparison.problems import LayerProblem
+from refldnq.experiments.comparison.problems import ComparedProblem
 from refldnq.experiments.comparison.runs import ComparedRun
 from refldnq.experiments.drawing import COLOURS, draw, style
 from refldnq.model import Model
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def all_figures(
-    runs: Sequence[ComparedRun], problems: Sequence[LayerProblem], model: Model, levels: int, images: int
+    runs: Sequence[ComparedRun], problems: Sequence[ComparedProblem], model: Model, levels: int, images: int
 ) -> dict[str, tuple[str, bytes]]:
     """Every figure of a comparison: its caption and its PNG, by the name of its file.
 
@@ -25,7 +25,7 @@ def all_figures(
     ----------
     runs : sequence of ComparedRun
         All of them.
-    problems : sequence of LayerProblem
+    problems : sequence of ComparedProblem
         Of the base's levels.
     model : Model
         The original network.
@@ -86,7 +86,7 @@ def _by_layer(axes: Axes, runs: Sequence[ComparedRun], field: str, label: str) -
     axes.legend(frameon=False)
 
 
-def _objective(axes: Axes, problems: Sequence[LayerProblem]) -> None:
+def _objective(axes: Axes, problems: Sequence[ComparedProblem]) -> None:
     from matplotlib import colormaps
 
     shades = colormaps["viridis"](np.linspace(0.0, 0.9, max(1, len(problems))))

@@ -18,7 +18,7 @@ from refldnq.solvers.lower_bound import BoundSettings, lower_bound
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerProblem:
+class ComparedProblem:
     """One layer's problem (10) and what the solvers made of it.
 
     Parameters
@@ -47,7 +47,7 @@ def layer_problems(
     *,
     per_channel: bool = False,
     batch_size: int = 100,
-) -> tuple[LayerProblem, ...]:
+) -> tuple[ComparedProblem, ...]:
     """Every layer's problem, by every solver with its default settings but for the number of scales.
 
     Parameters
@@ -67,7 +67,7 @@ def layer_problems(
 
     Returns
     -------
-    tuple of LayerProblem
+    tuple of ComparedProblem
         In the order of the layers.
     """
     found = []
@@ -86,7 +86,7 @@ def layer_problems(
         }
         bound = lower_bound(H, W, codebook, BoundSettings(per_channel=per_channel)).value
         found.append(
-            LayerProblem(
+            ComparedProblem(
                 layer=name,
                 errors={solver: ratio(solution.objective, whole) for solver, solution in solutions.items()},
                 bound=ratio(bound, whole),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refldnq import __version__
+from refldnq.baselines.identity import graph_words
 from refldnq.data import Dataset
 from refldnq.experiments.record import plain
 from refldnq.experiments.report import outcome_json
@@ -75,15 +77,16 @@ def cells(
 
 
 def identity(model: Model, dataset: Dataset, test: Dataset | None, request: QuantizeRequest) -> str:
-    """SHA-256 of all that decides a run's results."""
-    digest = hashlib.sha256()
+    """SHA-256 of all that decides a run's results but the machine, its threads and other packages."""
+    words = f"{__version__} {graph_words(model.network)} {model.network.loss}"
+    digest = hashlib.sha256(words.encode())
     for name, own in sorted(model.network.params.items()):
         for key, array in sorted(own.items()):
             digest.update(f"{name}.{key} {array.dtype} {array.shape}".encode())
             digest.update(array.tobytes())
-    words = [plain(request.explicit), plain(model.preprocess), dataset.fingerprint()]
-    words.append(None if test is None else test.fingerprint())
-    digest.update(json.dumps(words, sort_keys=True).encode())
+    rest = [plain(request.explicit), plain(model.preprocess), dataset.fingerprint()]
+    rest.append(None if test is None else test.fingerprint())
+    digest.update(json.dumps(rest, sort_keys=True).encode())
     return digest.hexdigest()
 
 

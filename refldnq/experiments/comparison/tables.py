@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from refldnq.experiments.comparison.problems import LayerProblem
+from refldnq.experiments.comparison.problems import ComparedProblem
 from refldnq.experiments.comparison.runs import ComparedRun
 
 RUN_COLUMNS = (
@@ -56,7 +56,7 @@ def run_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
     return rows
 
 
-def problem_rows(problems: Sequence[LayerProblem]) -> list[tuple[str, ...]]:
+def problem_rows(problems: Sequence[ComparedProblem]) -> list[tuple[str, ...]]:
     """One row a solver."""
     rows: list[tuple[str, ...]] = []
     for solver in problems[0].errors if problems else ():

@@ -192,7 +192,7 @@ def settings_of(run: PlannedRun, prepared: Prepared) -> dict[str, Any]:
     loss = prepared.model.network.loss  # named where it is not the usual one
     own = {"refldnq": __version__, **({} if loss == "cross_entropy" else {"loss": loss})}
     if run.method.removesuffix(RETRAIN) in OWN:
-        return {**own, "request": plain(_request(run, prepared))}
+        return {**own, "request": plain(_request(run, prepared).explicit)}
     baseline = _baselines()[run.method.removesuffix(RETRAIN)]
     trains, how = baseline.trains or run.method.endswith(RETRAIN), baseline.run
     schedule = _schedule(run, baseline, prepared).for_images(run.images)

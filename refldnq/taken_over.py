@@ -1,6 +1,7 @@
-"""Factors and constants of channels that a layer leaves to the batch normalization behind it, or to its bias.
+"""What the batch normalization behind a layer, or its bias, takes over of its quantization.
 
-Module `follower` has the algebra; here it is settled for a solution.
+Factors and constants of channels where the layer's problem leaves them open, or the mean error alone. Module
+`follower` has the algebra; here it is settled for a solution.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from refldnq.solvers.base import Solution
 
 
 @dataclass(frozen=True)
-class Absorbed:
+class TakenOver:
     """Taken over by what stands behind a layer: the pre-activation is scale times the layer's own + shift.
 
     Parameters
@@ -46,6 +47,10 @@ class Absorbed:
             The layer's outputs in the teacher and in the student.
         code : QuantizedWeight
             The layer's.
+
+        Returns
+        -------
+        LayerReport
         """
         axes = (1, -1) + (1,) * (z.ndim - 2)
         error = mean_square(z_hat * self.scale.reshape(axes) + self.shift.reshape(axes) - z)
@@ -57,7 +62,7 @@ class Absorbed:
         )
 
 
-def bias_correction(network: Network, cascade: Cascade, name: str, norm: str | None) -> Absorbed:
+def bias_correction(network: Network, cascade: Cascade, name: str, norm: str | None) -> TakenOver:
     """What takes back the mean error of a layer's pre-activation.
 
     The bias correction of Nagel et al. 2019 ("Data-free quantization through weight equalization and bias
@@ -73,15 +78,19 @@ def bias_correction(network: Network, cascade: Cascade, name: str, norm: str | N
         The layer.
     norm : str or None
         The batch normalization that takes its output; None if its own bias takes the constant.
+
+    Returns
+    -------
+    TakenOver
     """
     constant = cascade.mean_error(network, name)
     one = np.ones(len(constant))
     if norm is None:  # the new bias is in the pre-activation already
         arrays = take_over(network, cascade.teacher, name, one, constant, norm=None)
-        return Absorbed(arrays, one, np.zeros(len(constant)))
+        return TakenOver(arrays, one, np.zeros(len(constant)))
     # From the reference's mean, since the student's may have been corrected or updated before.
     mean = cascade.teacher.params[norm]["running_mean"] - constant
-    return Absorbed({norm: {"running_mean": mean.astype(network.dtype)}}, one, constant)
+    return TakenOver({norm: {"running_mean": mean.astype(network.dtype)}}, one, constant)
 
 
 def absorb(
@@ -92,7 +101,7 @@ def absorb(
     teacher: Network,
     name: str,
     norm: str | None,
-) -> tuple[QuantizedWeight, Absorbed]:
+) -> tuple[QuantizedWeight, TakenOver]:
     """One scale in place of each channel's own, and the arrays behind the layer that make up for it.
 
     Channels keep their scales where no normalization can take them over, or where the set has no code for 0,
@@ -117,7 +126,7 @@ def absorb(
     -------
     QuantizedWeight
         With one scale, if the channels' can be taken over.
-    Absorbed
+    TakenOver
         What makes up for it.
     """
     constant = problem.constant(solution.G).ravel()
@@ -134,4 +143,4 @@ def absorb(
     bias = np.zeros(len(constant)) if kept is None or norm is None else kept.astype(np.float64)
     # Without a normalization the new bias is in the pre-activation already.
     shift = bias * (1 - 1 / ratios) + constant if norm is not None else np.zeros(len(constant))
-    return code, Absorbed(arrays, 1 / ratios, shift)
+    return code, TakenOver(arrays, 1 / ratios, shift)
