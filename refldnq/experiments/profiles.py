@@ -41,10 +41,10 @@ def profile_settings(name: Profile, codebook: Codebook | None = None) -> LdnqSet
     store, on the same training images. Layers follow the reference network's pre-activations, and its sums
     behind residual branches, less closely where its ReLUs are closed, on four versions of every image; batch
     normalization takes over each channel's scale and mean, so it alone moves in the update; the solver is
-    `anneal`. What the updates between the layers move is replaced, or moved again by the last one: they are
-    short, and it is long. Behind it codes move too, few of them for good, on mixtures of the images. That
-    part keeps the outputs of all blocks: gigabytes for 500 images of 224x224, which
-    ``code_intermediate=0`` avoids.
+    `anneal`, since `blocks` leaves less error in the layers but after all updates as much in the output. What
+    the updates between the layers move is replaced, or moved again by the last one: they are short, and it is
+    long. Behind it codes move too, few of them for good, on mixtures of the images. That part keeps the
+    outputs of all blocks: gigabytes for 500 images of 224x224, which ``code_intermediate=0`` avoids.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Simulated annealing of (10) after ADMM with a rising penalty: close to the optimum, in seconds a layer.
+"""Simulated annealing of (10) after ADMM with a rising penalty: closer to the optimum, in seconds a layer.
 
 All columns walk by themselves at the shared scale; then the scale is fitted to the codes, coordinate descent
 ends the round, and the best result of every scale is where its next round starts.
