@@ -115,6 +115,7 @@ SOLVERS: Mapping[str, Contestant] = {
     "anneal, no explorations": Contestant("anneal", AnnealSettings(explorations=0)),
     "anneal, 2000 sweeps": Contestant("anneal", AnnealSettings(sweeps=2000)),
     "blocks": Contestant("blocks"),
+    "blocks, 5000 nodes": Contestant("blocks", BlocksSettings(nodes=5000)),
     "blocks of 24": Contestant("blocks", BlocksSettings(size=24)),
     "blocks, 300 sweeps": Contestant("blocks", BlocksSettings(sweeps=300)),
 }

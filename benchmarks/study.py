@@ -114,6 +114,7 @@ VARIANTS = (
     f"{STILL},solver=admm_plus",
     f"{STILL},flip=false",
     BEST,
+    BEST.replace("solver=anneal", "solver=blocks"),
     f"{BEST},code_epochs=48",
     f"{BEST},code_epochs=192",
     f"{BEST},code_rate=0.005",

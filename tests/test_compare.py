@@ -352,9 +352,15 @@ def test_what_is_done_is_not_run_again(
     assert json.loads(out.read_text()) == record
     other = invoke(MLP, "--data", data, "-o", folder, *QUICK, "--no-update", "--seed", 1)
     assert other.exit_code == 1 and "`-o` must be a folder of this comparison" in other.output
-    monkeypatch.setattr("refldnq.solvers.gptq.DEFAULT", GreedySettings(damping=0.5))
-    other = invoke(MLP, "--data", data, "-o", folder, *QUICK, "--no-update")
-    assert other.exit_code == 1 and "`-o` must be a folder of this comparison" in other.output
+    for place, value in (
+        ("refldnq.solvers.gptq.DEFAULT", GreedySettings(damping=0.5)),
+        ("refldnq.experiments.comparison.runs.__version__", "0.0.0"),
+        ("refldnq.experiments.comparison.runs.graph_words", lambda network: "another"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, value)
+            other = invoke(MLP, "--data", data, "-o", folder, *QUICK, "--no-update")
+        assert other.exit_code == 1 and "`-o` must be a folder of this comparison" in other.output
 
 
 @pytest.mark.parametrize(

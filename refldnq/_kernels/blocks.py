@@ -1,7 +1,7 @@
 """The best codes of blocks of entries at once, by enumeration.
 
 Shapes as in `refldnq._kernels.coordinate`; members (n, b) are the entries of n blocks; factors (g, n, b, b),
-upper triangular, with RᵀR the blocks of H in units (g, n).
+upper triangular, with RᵀR the blocks of H, and a ridge, in units (g, n).
 """
 
 from __future__ import annotations

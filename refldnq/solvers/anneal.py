@@ -202,9 +202,6 @@ def _walk(problem: Problem, point: Point, temperatures: Float64Array, rng: np.ra
     temperatures = temperatures * (step * float(np.einsum("gii->gi", problem.H).mean()))
     if not temperatures[-1] > 0:  # all values are equal, or nearly: there is nowhere to go
         return point
-    codes = point.codes.copy()
-    flat, HW = codes.reshape(columns, -1), problem.HW.reshape(columns, -1)
-    HQ = (point.Q @ problem.H).reshape(columns, -1)
-    alpha = np.ascontiguousarray(np.broadcast_to(point.alpha, columns))
-    run_kernel(kernels.anneal, (problem.H, HW, HQ, flat, alpha, point.values, temperatures, seeds), columns)
+    codes, arrays = problem.moving(point)
+    run_kernel(kernels.anneal, (*arrays, temperatures, seeds), columns)
     return problem.refit(Point(codes, point.alpha, point.values))

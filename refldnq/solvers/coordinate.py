@@ -239,17 +239,13 @@ def descend(
     from refldnq._kernels import coordinate as kernels
 
     order = _order(problem.H, settings)
-    HW = problem.HW.reshape(-1, problem.d)
-    changes = np.zeros(len(HW), dtype=np.int64)
+    columns = problem.groups * problem.outputs
+    changes = np.zeros(columns, dtype=np.int64)
     least = problem.objectives(point)
     objectives, alphas = [float(least.sum())], [point.alpha]
     for _ in range(settings.sweeps):
-        codes = point.codes.copy()
-        HQ = (point.Q @ problem.H).reshape(HW.shape)
-        flat = codes.reshape(HW.shape)
-        alpha = np.ascontiguousarray(np.broadcast_to(point.alpha, len(HW)))
-        arguments = (problem.H, HW, HQ, flat, alpha, point.values, order, changes)
-        run_kernel(kernels.sweep, arguments, len(HW))
+        codes, arrays = problem.moving(point)
+        run_kernel(kernels.sweep, (*arrays, order, changes), columns)
         moved = Point(codes, point.alpha, point.values)
         if settings.refit_alpha:
             moved = problem.refit(moved)

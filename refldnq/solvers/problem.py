@@ -173,6 +173,27 @@ class Problem:
         alpha = np.where(better, point.alpha, best.alpha)
         return Point(codes, alpha, point.values), np.where(better, objectives, least)
 
+    def moving(self, point: Point) -> tuple[Int8Array, tuple[Array, ...]]:
+        """A copy of a point's codes, and what kernels move them with.
+
+        Parameters
+        ----------
+        point : Point
+            The start; it is not changed.
+
+        Returns
+        -------
+        codes : Array, shape (g, m, d), int8
+            The copy.
+        arrays : tuple of Array
+            H (g, d, d); HW, HQ and the same copy (g m, d); the scales (g m,), one a column; the values (k,).
+        """
+        codes, columns = point.codes.copy(), self.groups * self.outputs
+        HQ = (point.Q @ self.H).reshape(columns, -1)
+        alpha = np.ascontiguousarray(np.broadcast_to(point.alpha, columns))
+        flat = codes.reshape(columns, -1)
+        return codes, (self.H, self.HW.reshape(columns, -1), HQ, flat, alpha, point.values)
+
     def refit(self, point: Point) -> Point:
         r"""The same codes with the scales, or the free values, that are best for them in the norm of H.
 

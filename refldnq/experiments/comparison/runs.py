@@ -132,7 +132,8 @@ def run_cell(
         stored = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(stored, dict) or stored.get("identity") != known:
             raise ValueError(
-                f"`-o` must be a folder of this comparison: {file} is of another network, data or settings."
+                f"`-o` must be a folder of this comparison: {file} is of another network, data, settings or "
+                "version."
             )
         return ComparedRun(cell=cell, record=stored["record"], model_file=model_file)
     checkpoint = folder / f"{cell.stem}.checkpoint"
