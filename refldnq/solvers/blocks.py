@@ -79,7 +79,11 @@ class BlocksSettings:
     -----
     Chosen here on the layers of ResNet-20 with one scale a layer: geometric mean of f over that of the
     paper's ADMM, and processor seconds for all 20 layers (``benchmarks/README.md``). With 3 levels blocks of
-    @@@
+    24 entries have 0.643 in 22 s, of 48 0.631 in 58 s, 0.630 in 120 s with 300 sweeps, 0.628 in 109 s with
+    5000 nodes; with 5 levels 0.624, 0.611, 0.609, 0.609. Annealing has 0.698 and 0.691. The first layers and
+    the last one gain most; behind the first layer of the last stage the two end within a percent of each
+    other, and longer annealing is up to 0.6 % better there. On parts of 12 or 8 entries with a scale of their
+    own the optimum is found in 200 of 200.
 
     Examples
     --------
