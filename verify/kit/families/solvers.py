@@ -23,7 +23,7 @@ from refldnq.verify.kit.families._problems import POWERS, correlated, weight
 
 Inputs = Mapping[str, Any]
 
-SEARCHING = ("exact", "anneal", "admm_plus")
+SEARCHING = ("exact", "anneal", "admm_plus", "blocks")
 """Solvers that are asked for the optimum."""
 
 
