@@ -31,6 +31,7 @@ from refldnq._typing import Float64Array
 from refldnq.codebook import powers_of_two
 from refldnq.data import load_dataset
 from refldnq.hessian import layer_error
+from refldnq.solvers.anneal import AnnealSettings
 
 ROWS: Mapping[int, int] = {3: 12, 5: 8}
 """Rows of a part by the number of levels: some 500,000 points each."""
@@ -42,8 +43,13 @@ HIT = 1e-9
 """Objectives that exceed the optimum by no more than this share of it count as the optimum (chosen here: far
 above rounding, far below the distance of two points)."""
 
-EVERY: Mapping[str, Contestant] = {**SOLVERS, "exact": Contestant("exact")}
-"""What is compared, the branch and bound too: it must always hit."""
+EVERY: Mapping[str, Contestant] = {
+    **SOLVERS,
+    "anneal, 10 explorations": Contestant("anneal", AnnealSettings(explorations=1)),
+    "exact": Contestant("exact"),
+}
+"""What is compared: annealing also with as many explorations as it has by itself on whole layers, for small
+problems get ten times as many; and the branch and bound, which must always hit."""
 
 
 @dataclass(frozen=True, eq=False)

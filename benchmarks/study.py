@@ -72,6 +72,7 @@ VARIANTS = (
     f"{BASE},learning_rate=0.0005",
     f"{BASE},learning_rate=0.003",
     f"{BASE},optimizer=sgd,learning_rate=0.0001",
+    f"{BASE},loss=distillation",
     f"{BASE},weights=false",
     f"{BASE},flip=false",
     f"{BASE},mix=0.25",
@@ -82,6 +83,7 @@ VARIANTS = (
     DRIFT,
     f"{DRIFT},ridge=0.1",
     f"{DRIFT},intermediate=1",
+    f"{DRIFT},channel_weights=batchnorm",
     f"{DRIFT},weights=false",
     f"{DRIFT},weights=false,final_epochs=32",
     f"{DRIFT},weights=false,absorb=true",
@@ -99,32 +101,19 @@ VARIANTS = (
     STILL,
     f"{STILL},closed_weight=1",
     f"{STILL},hessian_versions=1",
-    f"{STILL},hessian_versions=2",
     f"{STILL},hessian_versions=8,final_epochs=192",
     f"{STILL},epochs=8,copies=8",
     f"{STILL},final_epochs=32",
-    f"{STILL},cascades=2",
-    f"{STILL},ridge=0.1",
-    f"{STILL},intermediate=1",
     f"{STILL},mix=0.5",
-    f"{STILL},learning_rate=0.003",
-    f"{STILL},batch_size=25",
-    f"{STILL},statistics=running",
-    f"{STILL},weights=true",
-    f"{STILL},solver=admm_plus",
-    f"{STILL},flip=false",
     BEST,
     BEST.replace("solver=anneal", "solver=blocks"),
     f"{BEST},code_epochs=48",
-    f"{BEST},code_epochs=192",
     f"{BEST},code_rate=0.005",
     f"{BEST},code_rate=0.03",
     f"{BEST},code_mix=0",
     f"{BEST},code_intermediate=0",
     f"{BEST},code_intermediate=0.015",
     f"{BEST},code_intermediate=0.15",
-    f"{BEST},hessian_versions=8",
-    f"{BEST},final_epochs=32",
 )
 """What is compared; every variant is a change of the defaults."""
 
@@ -296,8 +285,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 TOGETHER = {"epochs": ("epochs", "copies", "pool")}
 """Settings that are varied as one: how long an update is."""
 
-IDLE = ("temperature", "momentum", "patience", "tolerance", "copies", "pool", "crop", "correct_bias")
-"""Not asked about: without effect in the profile ``best``, settled by another one, or part of `flip`."""
+IDLE = ("temperature", "momentum", "patience", "tolerance", "copies", "pool", "correct_bias")
+"""Not asked about: without effect in the profile ``best``, or settled by another one."""
 
 
 def choices(rows: list[dict[str, Any]]) -> str:

@@ -414,6 +414,54 @@ def test_tables_in_the_readme_are_generated(load: Load) -> None:
         assert name not in ("accuracy", "pipeline") or section in front  # the front page too
 
 
+AIMS = {
+    ("resnet20", 3, "defaults"): (5, 2.0),
+    ("resnet20", 3, "per channel"): (5, 1.5),
+    ("resnet20", 5, "defaults"): (2, 0.6),
+    ("resnet32", 3, "defaults"): (2, 1.7),
+    ("resnet56", 3, "defaults"): (2, 1.7),
+}
+"""Of the profile best with 500 images: the fewest seeds, and the largest mean drop in points."""
+
+
+def test_stored_results_reach_what_they_aim_at(load: Load) -> None:
+    """A row that is measured anew must not fall behind."""
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = load("store").Store(FOLDER / "results" / f"{name}.json").rows()
+        return found
+
+    found = [one for one in load("accuracy").summaries(rows("accuracy")) if one["images"] == 500]
+    best = {(one["network"], one["levels"], one["changes"]): one for one in found if one["method"] == "best"}
+    for known, (seeds, most) in AIMS.items():
+        assert best[known]["n"] >= seeds and best[known]["drop"] <= most, best[known]
+
+    solvers = load("solvers")
+    errors = {
+        (row["key"]["levels"], row["key"]["solver"]): np.log(row["result"]["relative_errors"])
+        for row in solvers.todays(rows("solvers"))
+    }
+    for levels in (3, 5):
+        for name, most in (("admm_plus", 0.75), ("blocks", 0.7)):
+            ratio = np.exp(np.mean(errors[levels, name] - errors[levels, solvers.REFERENCE]))
+            assert ratio <= most, (levels, name, ratio)
+    for row in rows("optimum"):
+        assert row["key"]["solver"] not in ("anneal", "blocks", "exact") or row["result"]["hits"] >= 85, row
+
+    (minutes,) = (row["result"] for row in rows("pipeline") if row["key"]["options"] == "--profile best")
+    assert minutes["wall_seconds"] <= 15 * 60 and minutes["machine"]["threads"] == 2
+
+
+def test_every_variant_of_the_study_was_run(load: Load) -> None:
+    study, store = load("study"), load("store").Store(FOLDER / "results" / "study.json")
+    done = {row["result"]["changes"] for row in store.rows()}
+    wanted = [
+        load("published").changes_from_defaults(study.ldnq_settings(text.split(",")))
+        for text in study.VARIANTS
+    ]
+    assert [text for text in wanted if text not in done] == []
+
+
 def test_the_work_of_children_is_not_that_of_others(load: Load) -> None:
     timing = load("timing")
     if not Path("/proc/stat").exists():

@@ -27,11 +27,14 @@ from refldnq.experiments.comparison.runs import cells
 from refldnq.experiments.comparison.tables import geometric_mean
 from refldnq.experiments.profiles import PROFILES, profile_settings
 from refldnq.experiments.run import QuantizeRequest, calibration_images, quantize_model
-from refldnq.formats.h5 import load_model
+from refldnq.formats.h5 import load_model, save_model
 from refldnq.hessian import accumulate_hessian
-from refldnq.layers import LinearMap
+from refldnq.layers import Add, BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, LinearMap, ReLU
 from refldnq.ldnq_settings import LdnqSettings
+from refldnq.model import Model
 from refldnq.models import shipped
+from refldnq.models.graph import Graph
+from refldnq.network import INPUT
 from refldnq.solvers.base import SOLVERS
 from refldnq.solvers.greedy import GreedySettings
 
@@ -115,6 +118,38 @@ def test_updates_are_as_long_as_it_is_asked(data: Path, tmp_path: Path) -> None:
         )
         assert run["accuracy_after"] == outcome.after.accuracy  # type: ignore[union-attr]
         assert [layer["output_error"] for layer in run["layers"]] == [r.output_error for r in outcome.reports]
+
+
+def residual_network() -> Model:
+    """Convolutions, batch normalization, a branch with its sum; for the 8x8 digits."""
+    graph = Graph()
+    trunk = graph.put(
+        "relu0", ReLU(), graph.put("bn0", BatchNorm(4), graph.put("conv0", Conv2d(1, 4, 3), INPUT))
+    )
+    y = graph.put("bn1", BatchNorm(4), graph.put("conv1", Conv2d(4, 4, 3, padding=1, bias=False), trunk))
+    y = graph.put("conv2", Conv2d(4, 4, 3, padding=1, bias=False), graph.put("relu1", ReLU(), y))
+    y = graph.put("relu2", ReLU(), graph.put("add", Add(), graph.put("bn2", BatchNorm(4), y), trunk))
+    graph.put("linear", Linear(4, 10), graph.put("flatten", Flatten(), graph.put("mean", GlobalAvgPool(), y)))
+    network = graph.network(np.random.default_rng(0), (1, 8, 8), np.float64)
+    return Model(network=network, preprocess=load_model(MLP).preprocess)
+
+
+def test_a_residual_network(data: Path, tmp_path: Path) -> None:
+    """`best` treats batch normalization and sums in its own way: what is drawn is what it then reports."""
+    save_model(tmp_path / "net.h5", residual_network())
+    words = ("--images", 30, "--epochs", 1, "--methods", "paper,best", "--json", tmp_path / "out.json")
+    result = invoke(tmp_path / "net.h5", "--data", data, "-o", tmp_path / "out", *words)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert [run["method"] for run in record["runs"]] == ["paper", "best"]
+    for run in record["runs"]:
+        assert [layer["name"] for layer in run["layers"]] == ["conv0", "conv1", "conv2", "linear"]
+        assert all(layer["output_error"] > 0 and layer["error"] > 0 for layer in run["layers"])
+        model = load_model(tmp_path / "out" / f"{run['method']}-3-levels-30-images.h5")
+        assert set(model.quantized) == {"conv0", "conv1", "conv2", "linear"}
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == FIGURES
+    page = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert page.count('src="data:image/png;base64,') == len(FIGURES)
 
 
 def test_the_tables_show_the_numbers(compared: tuple[Path, dict[str, Any], Result]) -> None:

@@ -36,10 +36,11 @@ def profile_settings(name: Profile, codebook: Codebook | None = None) -> LdnqSet
     Notes
     -----
     ``best`` was chosen by ``benchmarks/study.py`` on ResNet-20, on training images alone;
-    ``benchmarks/README.md`` has its numbers and says for every setting which runs speak for it, or that none
-    does: the one epoch between the layers and how codes move at the end rest on single runs outside its
-    store, on the same training images. Layers follow the reference network's pre-activations, and its sums
-    behind residual branches, less closely where its ReLUs are closed, on four versions of every image; batch
+    ``benchmarks/README.md`` has its numbers: for every setting the runs that differ in it alone, or that
+    there are none. They are of one network and nearly all of one seed, so small differences say little. How
+    codes move at the end was chosen with one scale a channel, by single runs outside that store, before its
+    rows with one scale a layer. Layers follow the reference network's pre-activations, and its sums behind
+    residual branches, less closely where its ReLUs are closed, on four versions of every image; batch
     normalization takes over each channel's scale and mean, so it alone moves in the update; the solver is
     `anneal`, since `blocks` leaves less error in the layers but after all updates as much in the output. What
     the updates between the layers move is replaced, or moved again by the last one: they are short, and it is
