@@ -394,7 +394,7 @@ CHECKS: dict[str, Callable[[str, int, str], None]] = {
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 @given(seed=seeds)
-@settings(deadline=None, max_examples=2)
+@settings(deadline=None, max_examples=4)
 def test_the_result(name: str, check: str, seed: int) -> None:
     for book in BOOKS:
         CHECKS[check](name, seed, book)
