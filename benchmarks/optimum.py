@@ -48,8 +48,8 @@ EVERY: Mapping[str, Contestant] = {
     "anneal, 10 explorations": Contestant("anneal", AnnealSettings(explorations=1)),
     "exact": Contestant("exact"),
 }
-"""What is compared: annealing also with as many explorations as it has by itself on whole layers, for small
-problems get ten times as many; and the branch and bound, which must always hit."""
+"""What is compared: annealing also with 10 explorations, as many as on whole layers (small problems get ten
+times as many by themselves); and the branch and bound, which must always hit."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -290,7 +290,7 @@ IDLE = ("temperature", "momentum", "patience", "tolerance", "copies", "pool", "c
 
 
 def choices(rows: list[dict[str, Any]]) -> str:
-    """Every setting of the profile ``best`` with the rows that chose it: pairs that differ in it alone."""
+    """Every setting of the profile ``best`` with the rows that compare it: pairs that differ in it alone."""
     best = flat(profile_settings("best"))
     cells = []
     for name, value in best.items():

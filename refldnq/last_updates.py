@@ -54,7 +54,7 @@ def last_updates(
         kind = Scales if settings.final_scales else _fixed_scales
         yield _with_epochs(how, settings.final_epochs), kind, rng  # [LDNQ] Algorithm 1, step 4, l = L
     if settings.code_epochs:
-        # Without the noise of the batches' statistics: a single run's 41 was 26 without it (ResNet-20).
+        # Without the noise of the batches' statistics.
         how, (moving, settling) = replace(how, statistics="running"), rng.spawn(2)
         pool = settings.code_epochs if images.ndim == 4 and how.pool > 1 else 1
         own = replace(

@@ -381,7 +381,7 @@ WAIT = "while load(board, DONE) != parts:"
     ids=["no wait", "no exchange", "not done", "a part forgotten", "nobody woken", "sleepers not counted"],
 )
 def test_planted_faults_are_seen(old: str, new: str) -> None:
-    ran = program(STRESS.format(old=old, new=new, limit=10))
+    ran = program(STRESS.format(old=old, new=new, limit=20))
     assert "right" not in ran.stdout
     seen = any(word in ran.stdout for word in ("not once", "come", "hangs"))
     assert seen or ran.returncode < 0, ran.stderr  # what is written to freed memory may crash

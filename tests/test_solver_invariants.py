@@ -156,10 +156,14 @@ def is_not_below_the_exact_optimum(name: str, seed: int, book: str) -> None:
     for case in cases(name, codebook, np.array([[1.0, 2.0]])):
         weighted = case["omega"] is not None
         own, chosen = W[:, :, columns[weighted]], columns[weighted]
-        G = solve(name, H, W, codebook, **case).G[:, :, chosen]
+        found, least_of_all = (
+            solve(name, H, W, codebook, **case),
+            least[weighted, case["per_channel"]].objective,
+        )
         whole = layer_error(H, own, np.zeros_like(own))
-        if not layer_error(H, own, G) >= least[weighted, case["per_channel"]].objective - SLACK * whole:
-            raise AssertionError((name, book, case))
+        for reached in (layer_error(H, own, found.G[:, :, chosen]), found.objective):
+            if not reached >= least_of_all - SLACK * whole:
+                raise AssertionError((name, book, case))
 
 
 # ------------------------------------------------------------------ symmetries of the problem
@@ -247,7 +251,12 @@ def is_the_same_for_a_streamed_hessian(name: str, seed: int, book: str) -> None:
     for case in cases(name, BOOKS[book], np.ones((2, 1))):
         one, other = (solve(name, H, W, BOOKS[book], **case) for H in (whole, streamed))
         assert np.array_equal(one.codes, other.codes)
-        assert np.allclose(one.G, other.G, rtol=1e-10, atol=1e-13)
+        size = layer_error(whole, W, np.zeros_like(W))
+        assert close(one.objective, other.objective, size), (one.objective, other.objective)
+        # The iterates of `admm` creep up on a scale at which f is flat: rounding decides which of them is the
+        # best, and scales of equal f are as far apart as the root of a rounding.
+        rtol = 1e-6 if name == "admm" else 1e-10
+        assert np.allclose(one.G, other.G, rtol=rtol, atol=1e-13)
 
 
 # ------------------------------------------------------------------ weights of columns

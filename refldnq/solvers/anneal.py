@@ -23,8 +23,8 @@ from refldnq.solvers.problem import Point, Problem
 SMALL = 24
 """Most entries of a scale for which there are ten times as many explorations, chosen here: on parts of the
 layers of ResNet-20 of one scale and 12 entries (3 levels) or 8 (5 levels) 10 explorations found the optimum
-in 85 and 91 %, 100 in 95 and 98 % (both in ``benchmarks/optimum.py``). Whole layers of one scale have more
-entries; with one scale a channel few layers have so few, such as shortcuts of 16 inputs."""
+in 85.0 and 91.5 %, 100 in 95.0 and 98.5 % (both in ``benchmarks/optimum.py``). Whole layers of one scale
+have more entries; with one scale a channel few layers have so few, such as shortcuts of 16 inputs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +67,8 @@ class AnnealSettings:
     of f over that of the paper's ADMM, and seconds for all 20 layers on one machine, by (sweeps, hot, cold,
     rounds), single runs outside the store of ``benchmarks/solvers.py``: no round 0.750; (50, 0.1, 0.003, 1)
     0.747; (200, 0.03, 0.003, 1) 0.725 in 1 s; (200, 0.03, 0.003, 10) 0.699 in 9 s; (500, 0.03, 0.001, 10)
-    0.693 in 24 s; (2000, 0.03, 0.003, 6) 0.688 in 40 s. In that store the defaults reach 0.698, without
-    explorations 0.697: these are for problems of few entries.
+    0.693 in 24 s; (2000, 0.03, 0.003, 6) 0.688 in 40 s. In that store, measured later, the defaults reach
+    0.698, and 0.697 without explorations; explorations are for problems of few entries.
 
     Examples
     --------
